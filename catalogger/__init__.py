@@ -1,0 +1,55 @@
+"""catalogger: Hugging Face checkpoints to registered MLflow models, checked first and moved once.
+
+    from catalogger import log_model
+    outcome = log_model("bge-small", name="main.ml.bge_small")
+
+Every name is loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from catalogger.checkpoints import Checkpoint, open_source
+    from catalogger.errors import CataloggerError
+    from catalogger.loggers import Outcome, Progress, log_model
+    from catalogger.recipes import Recipe, load_recipe
+    from catalogger.validators import Finding, Report
+
+__all__ = [
+    "CataloggerError",
+    "Checkpoint",
+    "Finding",
+    "Outcome",
+    "Progress",
+    "Recipe",
+    "Report",
+    "load_recipe",
+    "log_model",
+    "open_source",
+]
+
+_HOME = {
+    "CataloggerError": "errors",
+    "Checkpoint": "checkpoints",
+    "Finding": "validators",
+    "Outcome": "loggers",
+    "Progress": "loggers",
+    "Recipe": "recipes",
+    "Report": "validators",
+    "load_recipe": "recipes",
+    "log_model": "loggers",
+    "open_source": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"catalogger.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,310 @@
+"""Open a Hub repository by metadata only, and fetch its files with huggingface_hub's own resumable download.
+
+HF_TOKEN, HF_HOME, HF_HUB_OFFLINE and HF_ENDPOINT are huggingface_hub's business; this room only asks it.  Nothing here
+runs code of a repository.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from catalogger.checkpoints.digests import DigestMemory, git_blob, sha256_file
+from catalogger.checkpoints.facts import Checkpoint, File, Origin, Shard
+from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, open_folder, require_config
+from catalogger.checkpoints.headers import Read, read_shard
+from catalogger.checkpoints.selection import select
+from catalogger.errors import (
+    AccessDenied,
+    CheckpointError,
+    DigestMismatch,
+    DiskError,
+    NetworkUnreachable,
+    RepositoryNotFound,
+    human,
+)
+
+_CONNECTIONS = 8
+
+
+def open_hub(repo: str, revision: str | None, asked: str, *, allow_pickle: bool = False) -> Checkpoint:
+    """The facts of a repository at a commit: small files fetched to the Hub's cache, of the shards only the headers.
+
+    Raises RepositoryNotFound, AccessDenied, NetworkUnreachable, CheckpointError.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return _open_cached(repo, revision, asked, allow_pickle=allow_pickle)
+    with translated(repo, revision):
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+    origin = Origin("hub", repo, info.sha, asked)
+    listed = {s.rfilename: _listed(s) for s in info.siblings or []}
+    sizes = {path: file.size for path, file in listed.items()}
+    chosen = select(listed)
+    require_config(chosen, origin)
+    too_large = [p for p in (*chosen.small, *chosen.code) if sizes[p] > LARGEST_SMALL]
+    if too_large:
+        raise CheckpointError(
+            repo, f'has a "{too_large[0]}" of {human(sizes[too_large[0]])}, which is too large to be one'
+        )
+    with ThreadPoolExecutor(_CONNECTIONS) as pool, translated(repo, revision):
+        contents = pool.map(lambda path: _small(origin, listed[path]), (*chosen.small, *chosen.code))
+        small = dict(zip((*chosen.small, *chosen.code), contents, strict=True))
+        shards = tuple(pool.map(lambda path: _header(origin, listed[path]), chosen.weights))
+    return assemble(origin, chosen, small, shards, sizes, licence=_licence(info), root=None, allow_pickle=allow_pickle)
+
+
+def fetch(checkpoint: Checkpoint, memory: DigestMemory) -> Checkpoint:
+    """The checkpoint with its weights in the Hub's cache too, each new file compared with the Hub's digest.
+
+    A file that was already there is taken by its name and size, as the cache is content-addressed; with a `memory` that
+    distrusts, it is hashed too.  A file with wrong bytes is removed and fetched once more.
+    Raises DigestMismatch, AccessDenied, NetworkUnreachable, DiskError.
+    """
+    if checkpoint.root is not None:
+        return checkpoint
+    origin = checkpoint.origin
+    pool = ThreadPoolExecutor(_CONNECTIONS // 2)
+    try:
+        with translated(origin.location, origin.revision):
+            jobs = [pool.submit(_fetch, origin, shard.file, memory) for shard in checkpoint.shards]
+            for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
+                job.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    config = _cached(origin, "config.json")
+    if config is None:
+        raise CheckpointError(
+            origin.location, "vanished from the Hub's cache while it was fetched", "Run the same command again."
+        )
+    return replace(checkpoint, root=config.parent)
+
+
+def to_fetch(checkpoint: Checkpoint) -> int:
+    """Bytes of weights that are not in the Hub's cache."""
+    if checkpoint.root is not None:
+        return 0
+    return sum(s.file.size for s in checkpoint.shards if not _present(checkpoint.origin, s.file))
+
+
+def cache_root() -> Path:
+    """The folder that downloads go to."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _open_cached(repo: str, revision: str | None, asked: str, *, allow_pickle: bool) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+
+    with translated(repo, revision):
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    return open_folder(folder, Origin("hub", repo, folder.name, asked), allow_pickle=allow_pickle)
+
+
+def _listed(sibling: Any) -> File:
+    lfs = sibling.lfs
+    return File(sibling.rfilename, sibling.size or 0, lfs["sha256"] if lfs else None, None if lfs else sibling.blob_id)
+
+
+def _licence(info: Any) -> str | None:
+    said = (info.card_data or {}).get("license")
+    return str(said) if said else None
+
+
+def _small(origin: Origin, file: File) -> bytes:
+    """The content of a small file, which is what its digest says."""
+    path = _download(origin, file.path)
+    content = path.read_bytes()
+    if _digest_of(content, file) != _expected(file):
+        _remove(path)
+        content = _download(origin, file.path, again=True).read_bytes()
+    if (found := _digest_of(content, file)) != _expected(file):
+        _remove(path)
+        raise DigestMismatch(origin.location, file.path, _expected(file), found)
+    return content
+
+
+def _header(origin: Origin, file: File) -> Shard:
+    if _present(origin, file) and (path := _cached(origin, file.path)):
+        with path.open("rb") as stream:
+            return read_shard(file, lambda start, end: os.pread(stream.fileno(), end - start, start))
+    return read_shard(file, _ranged(origin, file))
+
+
+def _ranged(origin: Origin, file: File) -> Read:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(origin.location, file.path, revision=origin.revision)
+    headers = build_hf_headers()
+
+    def read(start: int, end: int) -> bytes:
+        return _get(url, {**headers, "Range": f"bytes={start}-{end - 1}"}, end - start)
+
+    return read
+
+
+def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
+    """At most so many bytes of the answer: a server that ignores ranges would else send the whole shard."""
+    from huggingface_hub import utils
+
+    held = b""
+    if hasattr(utils, "http_stream_backoff"):
+        with utils.http_stream_backoff(
+            "GET", url, headers=dict(headers), timeout=30, follow_redirects=True
+        ) as response:
+            utils.hf_raise_for_status(response)
+            for chunk in response.iter_bytes():
+                held += chunk
+                if len(held) >= most:
+                    break
+    else:
+        with utils.http_backoff("GET", url, headers=dict(headers), timeout=30, stream=True) as response:
+            utils.hf_raise_for_status(response)
+            for chunk in response.iter_content(most):
+                held += chunk
+                if len(held) >= most:
+                    break
+    return held[:most]
+
+
+def _download(origin: Origin, path: str, *, again: bool = False) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(origin.location, path, revision=origin.revision, force_download=again))
+
+
+def _cached(origin: Origin, path: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(origin.location, path, revision=origin.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _present(origin: Origin, file: File) -> bool:
+    path = _cached(origin, file.path)
+    return path is not None and path.stat().st_size == file.size
+
+
+def _fetch(origin: Origin, file: File, memory: DigestMemory) -> None:
+    present = _present(origin, file)
+    path = _download(origin, file.path)
+    if present and not memory.distrusts:
+        return
+    found = _digest(path, file, memory)
+    if found == _expected(file):
+        return
+    _remove(path)
+    path = _download(origin, file.path, again=True)
+    found = _digest(path, file, memory)
+    if found != _expected(file):
+        _remove(path)
+        raise DigestMismatch(origin.location, file.path, _expected(file), found)
+
+
+def _expected(file: File) -> str:
+    """The Hub's digest; Git's object id outside its large-file storage."""
+    return file.blob or file.sha256 or ""
+
+
+def _digest_of(content: bytes, file: File) -> str:
+    return git_blob(content) if file.blob else hashlib.sha256(content).hexdigest()
+
+
+def _digest(path: Path, file: File, memory: DigestMemory) -> str:
+    if file.blob:
+        return git_blob(path.read_bytes())
+    before = path.stat()
+    digest = sha256_file(path)
+    memory.remember(path, digest, before)
+    return digest
+
+
+def _remove(path: Path) -> None:
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def translated(repo: str, revision: str | None) -> Iterator[None]:
+    """Foreign errors of the Hub's client as ours, each with the sentence that helps."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    at = f'"{repo}" at revision "{revision}"' if revision else f'"{repo}"'
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        status = getattr(error.response, "status_code", None)
+        fix = f"Accept the licence at {page} with your account, then set HF_TOKEN to a token of that account."
+        known = (
+            " The token that was sent has no access." if status == 403 else " No token was sent, or it is not valid."
+        )
+        raise AccessDenied(f"The repository {at} is gated.{known}", fix) from error
+    except errors.RevisionNotFoundError as error:
+        raise RepositoryNotFound(
+            repo, f'has no branch, tag or commit "{revision}"', f"See {page}/commits/main."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        fix = f"Look at the spelling: {page}\nA private repository: set HF_TOKEN to a token that may read it."
+        raise RepositoryNotFound(repo, "does not exist on the Hub, or is private", fix) from error
+    except errors.HFValidationError as error:
+        raise RepositoryNotFound(repo, "is no repository id", "Write ORG/REPO or ORG/REPO@REVISION.") from error
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+        raise _unreachable(at, error, offline=bool(constants.HF_HUB_OFFLINE)) from error
+    except errors.EntryNotFoundError as error:
+        raise CheckpointError(
+            repo, f"lost a file while it was read: {_first_line(error)}", "Run the same command again."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise _refused(at, error) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise DiskError(
+                f'Cannot write to "{error.filename or cache_root()}": {error.strerror}.',
+                "HF_HOME names another folder.",
+            ) from error
+        raise _unreachable(at, error) from error
+    except _transport_errors() as error:
+        raise _unreachable(at, error) from error
+
+
+def _unreachable(at: str, error: Exception, *, offline: bool = False) -> NetworkUnreachable:
+    if offline:
+        return NetworkUnreachable(
+            f"HF_HUB_OFFLINE is set and {at} is not whole in the cache.", "Unset HF_HUB_OFFLINE to fetch it."
+        )
+    fix = (
+        "Check the network, the proxy and HF_ENDPOINT, then run the same command again: it goes on where it stopped.\n"
+    )
+    return NetworkUnreachable(
+        f"The Hub cannot be reached for {at}: {_first_line(error)}",
+        f"{fix}HF_HUB_OFFLINE=1 uses what is already in the cache.",
+    )
+
+
+def _refused(at: str, error: Any) -> AccessDenied | NetworkUnreachable:
+    status = getattr(error.response, "status_code", 0)
+    if status in (401, 403):
+        return AccessDenied(f"The Hub refused access to {at} ({status}).", "Set HF_TOKEN to a token that may read it.")
+    return NetworkUnreachable(f"The Hub answered {status} for {at}.", "Wait a little, then run the same command again.")
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """The base errors of whichever HTTP library this huggingface_hub uses."""
+    known = (("httpx2", "TransportError"), ("httpx", "TransportError"), ("requests", "RequestException"))
+    return tuple(getattr(sys.modules[module], name) for module, name in known if module in sys.modules)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

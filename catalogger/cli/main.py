@@ -1,0 +1,114 @@
+"""The command itself: without a verb it does the main job; a verb is a module of this room, loaded when it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from catalogger.cli.output import fail, interrupted
+
+_VERBS = {"recipes": "catalogger.cli.recipes"}
+
+
+class _Verbs(click.Group):
+    """A group whose commands are imported only when they are called or listed with their help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(_VERBS[cmd_name]).command
+        return command
+
+
+@click.group(cls=_Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--recipe", metavar="NAME|FILE", help="What to log: a recipe's name, or a recipe file of your own.")
+@click.option(
+    "--source",
+    metavar="SOURCE",
+    help="ORG/REPO[@REVISION] on the Hub, a folder, or package:DISTRIBUTION/FOLDER.  [default: the recipe's own]",
+)
+@click.option("--name", metavar="C.S.M", help="catalog.schema.model to register.  [default: main.default.<recipe>]")
+@click.option("--alias", "aliases", multiple=True, metavar="A", help="Alias to set on the version; may be repeated.")
+@click.option("--tag", "tags", multiple=True, metavar="K=V", help="Tag to set on the version; may be repeated.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="K=V",
+    help="Change a value of the recipe, as in metadata.model_type=bge-large.",
+)
+@click.option(
+    "--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI, else ./mlflow.db]"
+)
+@click.option(
+    "--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI, else the tracking store]"
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["auto", "copy", "link"]),
+    default="auto",
+    help="How weight files get into the model: auto links the Hub's cache, copies a folder.  [default: auto]",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that a checkpoint brings.")
+@click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
+@click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule; recorded in the version's tags.")
+@click.option("--rehash", is_flag=True, help="Hash every file again instead of trusting remembered digests.")
+@click.option("--dry-run", is_flag=True, help="Show the whole plan and change nothing.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result on stdout."
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+@click.version_option(package_name="catalogger")
+@click.pass_context
+def cli(ctx: click.Context, /, **options: Any) -> None:
+    """Check a Hugging Face checkpoint, log it as an MLflow model and register it to Unity Catalog.
+
+    \b
+    log-model --recipe bge-small --name main.ml.bge_small
+    log-model --recipe llama-chat --source ./my-fine-tune --name main.ml.support_bot --alias challenger
+
+    No weight is loaded, everything is checked before a weight moves, and the same content makes no second version.
+
+    \b
+    Exit codes: 0 done or nothing to do, 1 our mistake, 2 usage or a failed check (nothing was changed),
+    4 permission, 5 network, 6 disk, 7 registry, 130 interrupted (run it again to go on).
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    if not options["recipe"]:
+        raise click.UsageError("Say what to log by --recipe NAME; `log-model recipes` lists them.")
+    from catalogger.cli.job import run
+
+    run(**options)
+
+
+def main() -> None:
+    """Entry point of the `log-model` script: runs a command and ends the process with the exit code of its outcome."""
+    as_json, debug = _wants_json(sys.argv[1:]), "--debug" in sys.argv[1:]
+    try:
+        cli.main(standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        interrupted()
+        sys.stdout.flush()
+        os._exit(130)  # downloads of other threads would hold the process; they resume in the next run
+    except BrokenPipeError:
+        os._exit(1)
+    except Exception as error:
+        code = fail(error, as_json=as_json, debug=debug)
+    sys.exit(code)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    """Known before parsing, as a usage error is also a document then."""
+    joined = " ".join(arguments)
+    return any(form in joined for form in ("-o json", "-ojson", "--output json", "--output=json"))

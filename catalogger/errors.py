@@ -1,0 +1,239 @@
+"""Every error of catalogger, with the exit code and the sentence that the command prints.
+
+    CataloggerError
+    ├── UsageError                     2   the request itself is wrong; nothing was changed
+    │   ├── RecipeNotFound
+    │   ├── RecipeInvalid
+    │   ├── NameInvalid
+    │   └── SourceInvalid
+    ├── CheckpointError                2   the source is no usable checkpoint; nothing was changed
+    │   ├── RepositoryNotFound
+    │   └── DigestMismatch
+    ├── CheckFailed                    2   findings of severity error; nothing was changed
+    ├── MissingDependency              2   a package that this step needs is not installed
+    ├── AccessDenied                   4   authentication or permission
+    ├── NetworkUnreachable             5   the other side cannot be reached or does not answer in time
+    ├── DiskError                      6   no room, or not writable
+    │   └── NotEnoughRoom
+    └── RegistryError                  7   the registry or tracking server refused or failed
+
+Each class keeps its facts as attributes and builds its own message.  Foreign exceptions are translated where they
+are met, with `raise … from`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+_SECRETS = re.compile(
+    r"(?P<name>\b(?:authorization|bearer|token|password|secret|signature|sig|x-amz-[a-z-]+)\b[\"']?\s*[=:]?\s*(?:bearer\s+)?)"
+    r"(?P<value>(?:hf_|dapi|ghp_)?[A-Za-z0-9._~+/%-]{12,})",
+    re.IGNORECASE,
+)
+_TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|dapi[0-9a-f]{16,}[\w-]*)")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+
+
+def masked(text: str) -> str:
+    """The text with everything that looks like a token, a password or a signed query replaced by `***`."""
+    text = _CREDENTIALS.sub("***:***", text)
+    text = _SECRETS.sub(lambda found: found["name"] + "***", text)
+    return _TOKENS.sub("***", text)
+
+
+class CataloggerError(Exception):
+    """Base of all errors.  `code` names the kind for scripts, `fix` says what to do next."""
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        self.message = masked(message)
+        self.fix = masked(fix)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.fix}" if self.fix else self.message
+
+    def document(self) -> dict[str, object]:
+        """The `error` object of the JSON output."""
+        return {"code": self.code, "message": self.message, "fix": self.fix, "exit_code": self.exit_code}
+
+
+class UsageError(CataloggerError):
+    """The request itself is wrong.  Nothing was changed."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class RecipeNotFound(UsageError):
+    """No recipe has this name.  `near` holds the closest names, `known` all of them."""
+
+    code = "recipe-not-found"
+
+    def __init__(self, name: str, known: Sequence[str], near: Sequence[str]) -> None:
+        self.name, self.known, self.near = name, tuple(known), tuple(near)
+        hint = f" Did you mean {_choice(near)}?" if near else ""
+        super().__init__(
+            f'Unknown recipe "{name}".{hint}',
+            f"Available: {', '.join(known)}.\nA file of your own: --recipe ./{Path(name).name}.yaml",
+        )
+
+
+class RecipeInvalid(UsageError):
+    """A recipe file, or an override of it, breaks the schema.  `problems` holds every one of them as (line, key,
+    text).
+    """
+
+    code = "recipe-invalid"
+
+    def __init__(self, file: str, problems: Sequence[tuple[int | None, str, str]]) -> None:
+        self.file, self.problems = file, tuple(problems)
+        lines = [f"  {_place(file, line)}: {key + ': ' if key else ''}{text}" for line, key, text in problems]
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(
+            f"The recipe {file} has {count}:\n" + "\n".join(lines), "`log-model recipes NAME` shows one that is right."
+        )
+
+
+class NameInvalid(UsageError):
+    """A registered-model name or alias that no Unity Catalog would take."""
+
+    code = "name-invalid"
+
+    def __init__(self, name: str, reason: str, fix: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f'The name "{_shortened(name)}" {reason}.', fix)
+
+
+class SourceInvalid(UsageError):
+    """A source that is neither a repository, a folder nor a folder of a distribution."""
+
+    code = "source-invalid"
+
+    def __init__(self, source: str, reason: str, fix: str = "") -> None:
+        self.source, self.reason = source, reason
+        super().__init__(f'The source "{_shortened(source)}" {reason}.', fix)
+
+
+class CheckpointError(CataloggerError):
+    """The source holds no usable checkpoint.  Nothing was changed."""
+
+    code = "checkpoint"
+    exit_code = 2
+
+    def __init__(self, location: str, reason: str, fix: str = "") -> None:
+        self.location, self.reason = location, reason
+        super().__init__(f'The checkpoint "{location}" {reason}.', fix)
+
+
+class RepositoryNotFound(CheckpointError):
+    """The Hub knows no such repository or revision, or hides it from this token."""
+
+    code = "repository-not-found"
+
+
+class DigestMismatch(CheckpointError):
+    """A file's content is not what its digest says."""
+
+    code = "digest-mismatch"
+
+    def __init__(self, location: str, file: str, expected: str, found: str) -> None:
+        self.file, self.expected, self.found = file, expected, found
+        super().__init__(
+            location,
+            f'has wrong bytes in "{file}": its digest is {found[:16]}…, {expected[:16]}… was expected',
+            "The wrong file was removed; run the same command again to fetch it once more.",
+        )
+
+
+class CheckFailed(CataloggerError):
+    """At least one finding is an error.  `findings` holds all of them as JSON-ready mappings.  Nothing was changed."""
+
+    code = "check-failed"
+    exit_code = 2
+
+    def __init__(self, findings: Sequence[Mapping[str, object]]) -> None:
+        self.findings = tuple(findings)
+        wrong = [f for f in findings if f["severity"] == "error"]
+        count = "1 check" if len(wrong) == 1 else f"{len(wrong)} checks"
+        super().__init__(f"{count} failed: {', '.join(str(f['code']) for f in wrong)}. Nothing was changed.")
+
+
+class MissingDependency(CataloggerError):
+    """A package that this step needs is not installed."""
+
+    code = "missing-dependency"
+    exit_code = 2
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        self.package, self.purpose, self.extra = package, purpose, extra
+        super().__init__(f'"{package}" is needed to {purpose}.', f"pip install 'catalogger[{extra}]'")
+
+
+class AccessDenied(CataloggerError):
+    """The other side wants a token, another token, or an accepted licence."""
+
+    code = "access-denied"
+    exit_code = 4
+
+
+class NetworkUnreachable(CataloggerError):
+    """The other side cannot be reached or does not answer in time."""
+
+    code = "network"
+    exit_code = 5
+
+
+class DiskError(CataloggerError):
+    """A file cannot be written."""
+
+    code = "disk"
+    exit_code = 6
+
+
+class NotEnoughRoom(DiskError):
+    """A file system has less room than the plan needs.  Sizes in bytes."""
+
+    code = "disk-full"
+
+    def __init__(self, folder: str, needed: int, free: int) -> None:
+        self.folder, self.needed, self.free = folder, needed, free
+        super().__init__(
+            f'"{folder}" needs {human(needed)} and has {human(free)} free.',
+            "Free some room, or choose another disk (HF_HOME for downloads, the tracking URI for the model).",
+        )
+
+
+class RegistryError(CataloggerError):
+    """The registry or tracking server refused or failed."""
+
+    code = "registry"
+    exit_code = 7
+
+
+def human(size: int) -> str:
+    """A size in bytes as people read it, in powers of ten: `90.9 MB`."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _choice(names: Sequence[str]) -> str:
+    quoted = [f'"{n}"' for n in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def _place(file: str, line: int | None) -> str:
+    return f"{file}:{line}" if line else file
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}… ({len(text)} characters)"

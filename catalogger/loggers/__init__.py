@@ -1,0 +1,7 @@
+"""DO IT: stage, log, register, tag.  Only this room and `serving` change anything outside the process."""
+
+from catalogger.loggers.job import log_model
+from catalogger.loggers.outcome import Outcome, Plan
+from catalogger.loggers.progress import Progress
+
+__all__ = ["Outcome", "Plan", "Progress", "log_model"]

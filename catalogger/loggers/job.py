@@ -1,0 +1,358 @@
+"""The main job: recipe, source and target to one registered version.
+
+Everything that can be known beforehand is known before a weight moves; whatever stops the job, the same call goes on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from catalogger.checkpoints import (
+    Checkpoint,
+    borrowed_repos,
+    fetch,
+    open_source,
+    save_objects,
+    with_borrowed_code,
+)
+from catalogger.checkpoints.digests import DigestMemory, Tick, sha256_file
+from catalogger.errors import UsageError, human
+from catalogger.loggers import mlmodel
+from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
+from catalogger.loggers.lock import registration_lock
+from catalogger.loggers.outcome import Moved, Outcome
+from catalogger.loggers.place import Weights
+from catalogger.loggers.plan import make_plan, require_room
+from catalogger.loggers.progress import Progress, Silent
+from catalogger.loggers.provenance import description, version_tags
+from catalogger.loggers.record import Job, Logged, log
+from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
+from catalogger.loggers.stores import Stores, choose_stores, pointed_at, translated
+from catalogger.recipes import NamedRecipe, load_recipe
+from catalogger.validators import Facts, Report, check_alias, check_name, default_name, run_rules
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, checked as far as it can be without looking at the checkpoint."""
+
+    recipe: NamedRecipe
+    name: str
+    name_was_derived: bool
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    stores: Stores
+    weights: Weights
+    trust_remote_code: bool
+    allow_pickle: bool
+    ignore: tuple[str, ...]
+    memory: DigestMemory
+    progress: Progress
+
+
+def log_model(
+    recipe: str,
+    *,
+    source: str | Path | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
+    name: str | None = None,
+    aliases: Sequence[str] = (),
+    tags: Mapping[str, str] | None = None,
+    tracking_uri: str | None = None,
+    registry_uri: str | None = None,
+    weights: Weights = "auto",
+    overrides: Sequence[str] = (),
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    ignore: Sequence[str] = (),
+    rehash: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Check, log and register a checkpoint as a version of `name`; the same content again makes no new version.
+
+    recipe: name of a recipe, or path of a recipe file.
+    source: Hub repository `ORG/REPO[@REVISION]`, folder, or `package:DISTRIBUTION/FOLDER`; the recipe's own by default.
+    model, tokenizer: Transformers objects in memory instead of a source; they are saved once.
+    name: `catalog.schema.model`; `main.default.<recipe>` by default.
+    weights: `auto` links from the Hub's cache and copies from a folder, `copy` and `link` force it.
+    overrides: `key=value` changes to the recipe.
+
+    Raises the classes of `catalogger.errors`; before CheckFailed and every UsageError nothing was changed.
+    """
+    began = time.monotonic()
+    request = Request(
+        recipe=load_recipe(recipe, overrides),
+        name=check_name(name if name is not None else default_name(Path(recipe).stem)),
+        name_was_derived=name is None,
+        aliases=tuple(dict.fromkeys(check_alias(a) for a in aliases)),
+        tags=_own_tags(tags or {}),
+        stores=choose_stores(tracking_uri, registry_uri),
+        weights=weights,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        ignore=tuple(ignore),
+        memory=DigestMemory(distrust=rehash),
+        progress=progress or Silent(),
+    )
+    with _opened(request, source, model, tokenizer) as checkpoint:
+        outcome = _checked(request, checkpoint, dry_run=dry_run)
+    return replace(outcome, seconds=time.monotonic() - began)
+
+
+@contextmanager
+def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: Any) -> Iterator[Checkpoint]:
+    if (model is None) != (tokenizer is None) or (model is not None and source is not None):
+        raise UsageError("Give either a source, or both a model and a tokenizer.")
+    if model is not None:
+        folder = request.stores.file.parent if request.stores.file else None
+        with tempfile.TemporaryDirectory(prefix=".catalogger-", dir=folder) as temporary:
+            yield save_objects(model, tokenizer, Path(temporary))
+        return
+    asked = str(source) if source is not None else _published(request.recipe)
+    request.progress.say(f"Reading {asked}")
+    yield open_source(asked, allow_pickle=request.allow_pickle)
+
+
+def _published(recipe: NamedRecipe) -> str:
+    published = recipe.recipe.source
+    if published is None:
+        raise UsageError(
+            f'The recipe "{recipe.name}" is for checkpoints of your own and names no source.',
+            "Add --source ORG/REPO, or --source ./folder.",
+        )
+    return f"{published.repo}@{published.revision}" if published.revision else published.repo
+
+
+def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outcome:
+    """Preflight, then the plan or the deed."""
+    facts = Facts(
+        request.recipe.recipe, checkpoint, mlmodel.mlflow_version(), request.trust_remote_code, request.allow_pickle
+    )
+    report = run_rules(facts, request.ignore)
+    _tell(request.progress, report)
+    report.raise_on_error()
+    if borrowed := borrowed_repos(checkpoint) and request.recipe.recipe.remote_code:
+        checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
+    warm = threading.Thread(target=_import_stores)
+    warm.start()
+    work = _Work(request, checkpoint, report, warm)
+    return work.plan() if dry_run else work.do()
+
+
+def _tell(progress: Progress, report: Report) -> None:
+    for finding in report.findings:
+        progress.say(f"{finding.severity} {finding.code}: {finding.subject} {finding.message}\n    {finding.fix}")
+    for code, why in report.not_checked.items():
+        progress.say(f"not checked {code}: {why}")
+    found = f"{len(report.findings)} findings" if len(report.findings) != 1 else "1 finding"
+    progress.say(f"Checked {len(report.ran)} rules: {found}")
+
+
+def _import_stores() -> None:
+    """The slow imports, done while files are hashed and fetched: both wait for different things."""
+    import mlflow.models
+    import mlflow.pyfunc
+    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.types.llm  # noqa: F401
+
+
+class _Work:
+    """One checked request on its way to a version."""
+
+    def __init__(self, request: Request, checkpoint: Checkpoint, report: Report, warm: threading.Thread) -> None:
+        self.request, self.checkpoint, self.report = request, checkpoint, report
+        self._warm = warm
+        self._mlflow = mlmodel.mlflow_version()
+        self._moved = Moved()
+        self.fields: dict[str, Any] = {}
+        self.layout = Layout(())
+
+    def plan(self) -> Outcome:
+        """What would be done.  Nothing is changed: a store that is not there is not made."""
+        self._lay_out()
+        known = None
+        if self.request.stores.exist and (digest := self._fingerprint()):
+            with translated(self.request.stores):
+                known = self._registered(Registry(self.request.stores), digest)
+        plan = make_plan(self._job(lambda _: None), self.request.stores)
+        return self._outcome("planned", known, None, plan=plan)
+
+    def do(self) -> Outcome:
+        """Look whether this content is registered; else fetch, place, log and register it."""
+        request = self.request
+        self._lay_out()
+        with (
+            registration_lock(request.stores.registry_uri, request.name, request.progress),
+            pointed_at(request.stores),
+            translated(request.stores),
+        ):
+            registry = Registry(request.stores)
+            self._hash_if_it_may_be_known(registry)
+            if (digest := self._fingerprint()) and (known := self._registered(registry, digest)):
+                registry.make_true(request.name, known, request.aliases, self._tags(digest))
+                return self._outcome("unchanged", known, None)
+            logged = self._logged_before() or self._fetch_and_log()
+            return self._register(registry, logged)
+
+    def _register(self, registry: Registry, logged: Logged) -> Outcome:
+        self.layout = self.layout.with_digests(logged.digests)
+        digest = self._fingerprint()
+        if digest is None or not is_whole(logged.location, self.layout):
+            raise RuntimeError(f"the logged model at {logged.location} is not whole")
+        tags = self._tags(digest)
+        self.request.progress.say(f"Registering {self.request.name}")
+        version = registry.register(self.request.name, logged, tags, description(self.request.recipe, self.checkpoint))
+        registry.make_true(self.request.name, version, self.request.aliases, tags)
+        return self._outcome("registered", version, logged)
+
+    def _lay_out(self) -> None:
+        self._warm.join()
+        recipe, checkpoint = self.request.recipe, self.checkpoint
+        self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, mlmodel.wanted_version("transformers"))
+        plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
+        if checkpoint.root is not None:
+            remembered = {
+                i.weights: self.request.memory.recall(source_path(checkpoint, i)) for i in plain.weights if not i.sha256
+            }
+            plain = plain.with_digests({w: d for w, d in remembered.items() if w and d})
+        self.layout = plain
+
+    def _hash_if_it_may_be_known(self, registry: Registry) -> None:
+        """Hash a folder's weights beforehand only where a version of the same shape exists; else they are hashed on
+        their way.
+        """
+        unknown = [i for i in self.layout.weights if i.sha256 is None]
+        if (
+            not unknown
+            or self.checkpoint.root is None
+            or not registry.versions_with(self.request.name, SHAPE, self._shape())
+        ):
+            return
+        self.request.progress.say("A version of the same shape is registered; comparing the content")
+        with self.request.progress.bar("hashing", sum(i.size for i in unknown)) as tick, ThreadPoolExecutor() as pool:
+            paths = [source_path(self.checkpoint, i) for i in unknown]
+            digests = pool.map(lambda path: self._hash(path, tick), paths)
+            self.layout = self.layout.with_digests(dict(zip([i.weights or "" for i in unknown], digests, strict=True)))
+        self._moved = Moved(read=sum(i.size for i in unknown))
+
+    def _hash(self, path: Path, tick: Tick) -> str:
+        before = path.stat()
+        digest = sha256_file(path, tick)
+        self.request.memory.remember(path, digest, before)
+        return digest
+
+    def _registered(self, registry: Registry, digest: str) -> Version | None:
+        """The newest version with this content whose files are still there."""
+        versions = registry.versions_with(self.request.name, FINGERPRINT, digest)
+        return next((v for v in versions if is_whole(v.location, self.layout)), None)
+
+    def _logged_before(self) -> Logged | None:
+        """A model of this content that an interrupted run has logged and not registered."""
+        import mlflow
+
+        digest = self._fingerprint()
+        if digest is None:
+            return None
+        key = _logged_key(digest)
+        runs = mlflow.search_runs(
+            filter_string=f"tags.`{key}` != ''", output_format="list", search_all_experiments=True
+        )
+        for run in runs:
+            uri, _, location = run.data.tags[key].partition(" ")
+            if is_whole(location, self.layout):
+                self.request.progress.say(
+                    "This content was logged by an earlier run that did not finish; registering that"
+                )
+                model_id = uri.removeprefix("models:/") if uri.startswith("models:/") else None
+                digests = {i.weights: i.sha256 for i in self.layout.weights if i.weights and i.sha256}
+                return Logged(uri, model_id, run.info.run_id, location, "in place", Moved(), digests)
+        return None
+
+    def _fetch_and_log(self) -> Logged:
+        request = self.request
+        plan = make_plan(self._job(lambda _: None), request.stores)
+        require_room(plan)
+        if plan.to_fetch:
+            request.progress.say(f"Fetching {human(plan.to_fetch)}")
+        self.checkpoint = fetch(self.checkpoint, request.memory)
+        size = sum(i.size for i in self.layout.weights)
+        request.progress.say(f"Logging {human(size)} of weights ({plan.weights})")
+        with request.progress.bar("weights", size) as tick:
+            return log(self._job(tick), request.name.rpartition(".")[2], self._seal)
+
+    def _seal(self, digests: Mapping[str, str], location: str, uri: str) -> Mapping[str, str]:
+        digest = fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
+        return {_logged_key(digest): f"{uri} {location}"} if digest else {}
+
+    def _job(self, tick: Tick) -> Job:
+        request = self.request
+        return Job(
+            request.recipe,
+            self.checkpoint,
+            self.layout,
+            self.fields,
+            self._mlflow,
+            request.weights,
+            request.memory,
+            tick,
+        )
+
+    def _fingerprint(self) -> str | None:
+        return fingerprint(self.layout, self.request.recipe.recipe, self.fields)
+
+    def _shape(self) -> str:
+        return shape_digest(self.layout, self.request.recipe.recipe, self.fields)
+
+    def _tags(self, digest: str) -> dict[str, str]:
+        request = self.request
+        return version_tags(request.recipe, self.checkpoint, digest, self._shape(), request.ignore, request.tags)
+
+    def _outcome(self, action: Any, version: Version | None, logged: Logged | None, **more: Any) -> Outcome:
+        request, origin = self.request, self.checkpoint.origin
+        moved = logged.moved if logged else Moved()
+        return Outcome(
+            action=action,
+            name=request.name,
+            version=version.number if version else None,
+            model_uri=f"models:/{request.name}/{version.number}" if version else None,
+            run_id=version.run_id if version else None,
+            fingerprint=self._fingerprint(),
+            recipe=request.recipe.name,
+            task=request.recipe.recipe.task,
+            source={"kind": origin.kind, "location": origin.location, "revision": origin.revision},
+            report=self.report,
+            tracking_uri=request.stores.tracking_uri,
+            registry_uri=request.stores.registry_uri,
+            location=version.location if version else None,
+            weights=logged.weights if logged else "in place",
+            bytes=replace(moved, read=moved.read + self._moved.read),
+            seconds=0.0,
+            aliases=request.aliases if action != "planned" else (),
+            name_was_derived=request.name_was_derived,
+            store_is_default=request.stores.is_default,
+            **more,
+        )
+
+
+def _logged_key(digest: str) -> str:
+    return f"catalogger.logged.{digest[:16]}"
+
+
+def _own_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    for key in tags:
+        if not key or len(key) > 250 or key.startswith(("catalogger.", "mlflow.")):
+            raise UsageError(
+                f'The tag "{key}" cannot be set.',
+                "A key has 1 to 250 characters and does not begin with catalogger. or mlflow.",
+            )
+    return tags

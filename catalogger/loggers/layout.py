@@ -1,0 +1,124 @@
+"""What the folder of a logged model holds: which file of the checkpoint goes where, and the digests over it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from catalogger.checkpoints import Checkpoint
+from catalogger.checkpoints.facts import INDEX
+from catalogger.checkpoints.selection import TOKENIZER, is_licence, select
+from catalogger.recipes import Recipe
+
+MODEL = "model"
+TOKENIZER_FOLDER = "components/tokenizer"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of the logged model: its path there, its size in bytes, and either its content or the weight file to
+    place.
+
+    `header` is the digest of a weight file's header, which tells its layout apart before its content is known.
+    """
+
+    path: str
+    size: int
+    content: bytes | None = None
+    weights: str | None = None
+    sha256: str | None = None
+    header: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All files of the logged model but those that MLflow's version decides (MLmodel, requirements, environment)."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def weights(self) -> tuple[Item, ...]:
+        return tuple(i for i in self.items if i.weights is not None)
+
+    @property
+    def size(self) -> int:
+        return sum(i.size for i in self.items)
+
+    def with_digests(self, digests: Mapping[str, str]) -> Layout:
+        """The layout with the weight files' digests, by their path in the checkpoint."""
+        return Layout(tuple(replace(i, sha256=digests.get(i.weights or "", i.sha256)) for i in self.items))
+
+
+def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
+    """Place every file: config and weights below `model/`, the tokenizer below `components/`, licences at the top."""
+    small = checkpoint.small
+    items = [_text(f"{MODEL}/{p}", small[p]) for p in ("config.json", "generation_config.json", INDEX) if p in small]
+    items += [_text(f"{MODEL}/{p}", small[p]) for p in select(small).code] if checkpoint.config.get("auto_map") else []
+    items += [_text(f"{TOKENIZER_FOLDER}/{p}", small[p]) for p in TOKENIZER if p in small]
+    items += _licences(checkpoint, recipe, base_model)
+    items += [
+        Item(f"{MODEL}/{s.file.path}", s.file.size, weights=s.file.path, sha256=s.file.sha256, header=s.header_sha256)
+        for s in checkpoint.shards
+    ]
+    return Layout(tuple(sorted(items, key=lambda i: i.path)))
+
+
+def fingerprint(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str | None:
+    """One digest over the recipe's effect and every file's digest; None while a digest is unknown.
+
+    What the environment alone decides (MLflow's, Transformers' and Python's version) is left out: an upgrade of
+    the machine is no new model.
+    """
+    if any(i.sha256 is None for i in staged.items):
+        return None
+    return _digest(recipe, flavor, ((i.path, i.sha256) for i in staged.items))
+
+
+def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str:
+    """A digest that needs no weight byte: like the fingerprint, with size and header in place of a weight file's
+    digest.
+
+    Different shapes mean different fingerprints; equal ones may still differ.
+    """
+    files = ((i.path, f"{i.size}:{i.header}" if i.weights else i.sha256) for i in staged.items)
+    return _digest(recipe, flavor, files)
+
+
+def source_path(checkpoint: Checkpoint, item: Item) -> Path:
+    """The real weight file behind an item, links followed."""
+    if checkpoint.root is None or item.weights is None:
+        raise ValueError(f"{item.path} has no file on this machine")
+    return (checkpoint.root / item.weights).resolve()
+
+
+def _text(path: str, content: bytes) -> Item:
+    return Item(path, len(content), content=content, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _licences(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Iterable[Item]:
+    """The snapshot's own licence files, or one that names licence and model where there are none.
+
+    Upstream writes a page address made of the local path when it logs a folder.
+    """
+    if own := sorted(p for p in checkpoint.small if is_licence(p)):
+        return [_text(p, checkpoint.small[p]) for p in own]
+    said = checkpoint.licence or (recipe.licence.id if recipe.licence else None)
+    lines = [f"Model: {base_model}", f"Licence: {said or 'not stated in the checkpoint'}"]
+    if recipe.licence and recipe.licence.url:
+        lines.append(f"Text: {recipe.licence.url}")
+    return [_text("LICENSE.txt", ("\n".join(lines) + "\n").encode())]
+
+
+def _digest(recipe: Recipe, flavor: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
+    effect = {
+        "task": recipe.task,
+        "metadata": recipe.metadata,
+        "requirements": recipe.requirements,
+        "flavor": {k: flavor[k] for k in ("pipeline_model_type", "source_model_name", "torch_dtype") if k in flavor},
+        "files": sorted(files),
+    }
+    return hashlib.sha256(json.dumps(effect, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,161 @@
+"""Write what MLflow's own `mlflow.transformers.save_model` would write for this checkpoint, without loading it.
+
+Fields and files by version: `catalogger.validators.mlflow_versions`.  MLflow is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from catalogger.checkpoints import Checkpoint
+from catalogger.recipes import NamedRecipe, Recipe
+from catalogger.validators.mlflow_versions import has, tokenizer_type, transformers_major
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
+    from mlflow.models.signature import ModelSignature
+
+PINS = {"transformers": "4.57.6", "torch": "2.9.1", "accelerate": "1.12.0"}
+"""Asked for where the package is not installed here: the generation that provisioned throughput reads."""
+_TASKS = {
+    "llm/v1/chat": ("text-generation", "TextGenerationPipeline"),
+    "llm/v1/completions": ("text-generation", "TextGenerationPipeline"),
+    "llm/v1/embeddings": ("feature-extraction", "FeatureExtractionPipeline"),
+}
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "llm/v1/chat": {"messages": [{"role": "user", "content": "What is Unity Catalog?"}], "max_tokens": 32},
+    "llm/v1/completions": {"prompt": "Unity Catalog is", "max_tokens": 32},
+    "llm/v1/embeddings": {"input": "Unity Catalog is a governance layer."},
+}
+"""An input example for each task, in the form that a serving endpoint takes."""
+
+
+def mlflow_version() -> str:
+    """The version of the MLflow that is installed."""
+    return metadata.version("mlflow") if _installed("mlflow") else metadata.version("mlflow-skinny")
+
+
+def wanted_version(package: str) -> str:
+    """The version that the logged model asks for: the installed one, else catalogger's pin within what this MLflow
+    declares.
+    """
+    if version := _installed(package):
+        return version.partition("+")[0]
+    if package != "transformers":
+        return PINS[package]
+    from mlflow.ml_package_versions import _ML_PACKAGE_VERSIONS
+    from packaging.version import Version
+
+    most = str(_ML_PACKAGE_VERSIONS["transformers"]["models"]["maximum"])
+    return min(PINS[package], most, key=Version)
+
+
+def base_model(recipe: NamedRecipe, checkpoint: Checkpoint) -> str:
+    """The repository that the model is, or was made from; the folder's own name where nothing tells.
+
+    Upstream writes the local path of a folder here, which means nothing on another machine.
+    """
+    if checkpoint.origin.kind == "hub":
+        return checkpoint.origin.location
+    if recipe.recipe.source:
+        return recipe.recipe.source.repo
+    said = str(checkpoint.config.get("_name_or_path") or "")
+    return (
+        said if said.count("/") == 1 and not said.startswith((".", "/", "~")) else Path(checkpoint.origin.location).name
+    )
+
+
+def flavor(recipe: NamedRecipe, checkpoint: Checkpoint, mlflow: str, transformers: str) -> dict[str, Any]:
+    """The `transformers` flavor of MLmodel, as this MLflow writes it for components that were loaded in the weights'
+    dtype.
+    """
+    task, pipeline = _TASKS[recipe.recipe.task]
+    fields: dict[str, Any] = {
+        "code": None,
+        "components": ["tokenizer"],
+        "instance_type": pipeline,
+        "model_binary": "model",
+        "pipeline_model_type": checkpoint.architecture,
+        "source_model_name": base_model(recipe, checkpoint),
+        "task": task,
+        "tokenizer_type": tokenizer_type(_tokenizer_class(checkpoint), transformers),
+        "transformers_version": transformers,
+    }
+    if transformers_major(transformers) < 5:
+        fields["framework"] = "pt"
+    dtype = checkpoint.dtype or checkpoint.config.get("torch_dtype") or checkpoint.config.get("dtype")
+    if dtype and (dtype != "float32" or has("float32_dtype_written", mlflow)):
+        fields["torch_dtype"] = f"torch.{dtype}"
+    if recipe.recipe.task != "llm/v1/embeddings" or has("embeddings_task", mlflow):
+        fields["inference_task"] = recipe.recipe.task
+    return fields
+
+
+def requirements(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
+    """Pinned pip requirements, of the environment and the recipe; nothing is found out by running the model."""
+    lines = [f"{package}=={wanted_version(package)}" for package in ("transformers", "torch", "accelerate")]
+    if "tokenizer.json" not in checkpoint.small:
+        lines += [f"{p}=={v}" for p in ("sentencepiece", "protobuf") if (v := _installed(p))]
+    return lines + list(recipe.requirements)
+
+
+def signature(task: str, mlflow: str) -> ModelSignature:
+    """The schema of the task, inputs and outputs, as this MLflow has it."""
+    from mlflow.models.signature import ModelSignature
+    from mlflow.types import llm
+    from mlflow.types.schema import ColSpec, Schema, TensorSpec
+
+    if task == "llm/v1/embeddings" and not has("embeddings_task", mlflow):
+        import numpy
+
+        return ModelSignature(Schema([ColSpec("string")]), Schema([TensorSpec(numpy.dtype("float64"), (-1,))]))
+    name = {"llm/v1/chat": "CHAT", "llm/v1/completions": "COMPLETIONS", "llm/v1/embeddings": "EMBEDDING"}[task]
+    return ModelSignature(getattr(llm, f"{name}_MODEL_INPUT_SCHEMA"), getattr(llm, f"{name}_MODEL_OUTPUT_SCHEMA"))
+
+
+def fill(model: Model, recipe: Recipe, fields: Mapping[str, Any], mlflow: str) -> None:
+    """Complete MLflow's Model object: metadata, signature, both flavors."""
+    from mlflow import pyfunc
+
+    model.metadata = {**(model.metadata or {}), **recipe.metadata, "task": recipe.task}
+    model.signature = signature(recipe.task, mlflow)
+    model.add_flavor("transformers", **fields)
+    pyfunc.add_to_model(
+        model, loader_module="mlflow.transformers", conda_env="conda.yaml", python_env="python_env.yaml"
+    )
+
+
+def write_example(model: Model, task: str, folder: Path) -> None:
+    """The task's input example, in the files and form of this MLflow."""
+    from mlflow.models.utils import _save_example
+
+    _save_example(model, dict(EXAMPLES[task]), str(folder))
+
+
+def write_environment(folder: Path, wanted: list[str]) -> None:
+    """`conda.yaml`, `requirements.txt` and `python_env.yaml`, by the same functions that MLflow's own flavors use."""
+    from mlflow.utils.environment import _process_pip_requirements, _PythonEnv
+
+    conda, lines, _ = _process_pip_requirements(None, wanted)
+    (folder / "conda.yaml").write_text(yaml.safe_dump(conda, default_flow_style=False))
+    (folder / "requirements.txt").write_text("\n".join(lines))
+    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+
+
+def _tokenizer_class(checkpoint: Checkpoint) -> str | None:
+    said = checkpoint.tokenizer_config.get("tokenizer_class") or checkpoint.config.get("tokenizer_class")
+    if said:
+        return str(said)
+    return "BertTokenizer" if checkpoint.config.get("model_type") == "bert" else None
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,182 @@
+"""What came of a run: what was done, what was skipped, where it is.  Prints well, renders in a notebook, is JSON on
+request.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from catalogger.errors import human
+from catalogger.validators import Report
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Bytes of weights and other large files: read here, written here, sent to another machine."""
+
+    read: int = 0
+    written: int = 0
+    sent: int = 0
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What the plan needs of one file system, in bytes."""
+
+    folder: str
+    needed: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done.  Sizes in bytes; `weights` says how the weight files would be placed; `mlmodel` is the
+    file's text.
+    """
+
+    files: Mapping[str, int]
+    left_out: Mapping[str, str]
+    to_fetch: int
+    to_write: int
+    to_upload: int
+    weights: str
+    disks: tuple[Disk, ...]
+    mlmodel: str
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON data."""
+        return {
+            "files": dict(self.files),
+            "left_out": dict(self.left_out),
+            "bytes": {"to_fetch": self.to_fetch, "to_write": self.to_write, "to_upload": self.to_upload},
+            "weights": self.weights,
+            "disks": [{"folder": d.folder, "needed": d.needed, "free": d.free} for d in self.disks],
+            "mlmodel": self.mlmodel,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of the main job.
+
+    `action` is `registered`, `unchanged` (this content has a version already) or `planned` (a dry run).  `version` is
+    None only when planned
+    and new.  `weights` says how the weight files were placed: `linked`, `reflinked`, `copied`, `uploaded` or `in
+    place`.
+    """
+
+    action: Literal["registered", "unchanged", "planned"]
+    name: str
+    version: str | None
+    model_uri: str | None
+    run_id: str | None
+    fingerprint: str | None
+    recipe: str
+    task: str
+    source: Mapping[str, str | None]
+    report: Report
+    tracking_uri: str
+    registry_uri: str
+    location: str | None
+    weights: str
+    bytes: Moved
+    seconds: float
+    aliases: tuple[str, ...] = ()
+    name_was_derived: bool = False
+    store_is_default: bool = False
+    plan: Plan | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def document(self) -> dict[str, Any]:
+        """The outcome as JSON data, the form that scripts rely on."""
+        document: dict[str, Any] = {
+            "action": self.action,
+            "name": self.name,
+            "version": self.version,
+            "model_uri": self.model_uri,
+            "run_id": self.run_id,
+            "fingerprint": self.fingerprint,
+            "recipe": self.recipe,
+            "task": self.task,
+            "source": dict(self.source),
+            "findings": [f.document() for f in self.report.findings],
+            "checked": list(self.report.ran),
+            "not_checked": dict(self.report.not_checked),
+            "ignored": list(self.report.ignored),
+            "bytes": {"read": self.bytes.read, "written": self.bytes.written, "sent": self.bytes.sent},
+            "weights": self.weights,
+            "seconds": round(self.seconds, 3),
+            "aliases": list(self.aliases),
+            "endpoint": None,
+            "tracking_uri": self.tracking_uri,
+            "registry_uri": self.registry_uri,
+            "location": self.location,
+            "notes": list(self.notes),
+        }
+        return document | ({"plan": self.plan.document()} if self.plan else {})
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and text of each line that people read."""
+        rows: list[tuple[str, str]] = [(self.action, self._headline())]
+        if self.model_uri:
+            rows.append(("load it by", self.model_uri))
+        rows += [("alias", f"models:/{self.name}@{alias}") for alias in self.aliases]
+        rows.append(("from", " @ ".join(filter(None, (self.source["location"], self.source["revision"])))))
+        rows.append(("as", f"recipe {self.recipe}, task {self.task}"))
+        if self.location:
+            rows.append(("files in", self.location))
+        default = (
+            " (the embedded default: a SQLite file, artifacts in a folder beside it)" if self.store_is_default else ""
+        )
+        rows.append(("tracking", self.tracking_uri + default))
+        if self.registry_uri != self.tracking_uri:
+            rows.append(("registry", self.registry_uri))
+        if self.fingerprint:
+            rows.append(("fingerprint", self.fingerprint))
+        if self.action != "planned":
+            rows.append(("bytes", self._moved()))
+        return rows + self._plan_rows() + [("note", note) for note in self.notes]
+
+    def _headline(self) -> str:
+        derived = " (no --name was given)" if self.name_was_derived else ""
+        version = f" version {self.version}" if self.version else ""
+        tail = {
+            "registered": "",
+            "unchanged": ": this content is registered already",
+            "planned": ": nothing was changed",
+        }
+        return f"{self.name}{version}{derived}{tail[self.action]}"
+
+    def _moved(self) -> str:
+        moved = self.bytes
+        counts = f"{human(moved.read)} read, {human(moved.written)} written, {human(moved.sent)} sent"
+        return f"weights {self.weights}; {counts} in {self.seconds:.1f} s"
+
+    def _plan_rows(self) -> list[tuple[str, str]]:
+        if not self.plan:
+            return []
+        plan = self.plan
+        rows = [
+            ("would fetch", human(plan.to_fetch)),
+            ("would write", f"{human(plan.to_write)}, weights {plan.weights}"),
+        ]
+        rows.append(("would upload", human(plan.to_upload)))
+        rows += [("disk", f"{d.folder}: {human(d.needed)} needed, {human(d.free)} free") for d in plan.disks]
+        rows += [("file", f"{path} ({human(size)})") for path, size in plan.files.items()]
+        rows += [("left out", f"{path}: {why}") for path, why in plan.left_out.items()]
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join(f"{label:<12} {text}" for label, text in self.rows())
+
+    def _repr_html_(self) -> str:
+        left, text = "style='text-align:left'", html.escape
+        cells = "".join(f"<tr><th {left}>{text(a)}</th><td {left}>{text(b)}</td></tr>" for a, b in self.rows())
+        found = "".join(
+            f"<li><b>{f.severity} {f.code}</b> {text(f.subject)} {text(f.message)}<br><i>{text(f.fix)}</i></li>"
+            for f in self.report.findings
+        )
+        return f"<table>{cells}</table>" + (f"<ul>{found}</ul>" if found else "")

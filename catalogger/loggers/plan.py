@@ -1,0 +1,77 @@
+"""What a job will move, and whether there is room for it, known before anything is fetched."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from catalogger.checkpoints.hub import cache_root, to_fetch
+from catalogger.errors import NotEnoughRoom
+from catalogger.loggers.outcome import Disk, Plan
+from catalogger.loggers.place import existing, same_file_system
+from catalogger.loggers.record import Job, preview
+from catalogger.loggers.stores import Stores, local_folder
+
+_SPARE = 50_000_000  # bytes that a file system should keep free beside the plan: database, logs, small files
+
+
+def make_plan(job: Job, stores: Stores) -> Plan:
+    """Files, bytes, names and disk of the job.  Changes nothing."""
+    fetched = to_fetch(job.checkpoint)
+    artifacts = artifact_folder(stores)
+    weights = sum(i.size for i in job.layout.weights)
+    small = job.layout.size - weights
+    how = _how(job, artifacts)
+    written = small + (weights if how == "copied" else 0)
+    needs = [(cache_root(), fetched)] if fetched else []
+    needs.append((artifacts, written) if artifacts else (Path(tempfile.gettempdir()), small))
+    return Plan(
+        files={i.path: i.size for i in job.layout.items},
+        left_out=job.checkpoint.left_out,
+        to_fetch=fetched,
+        to_write=written if artifacts else 0,
+        to_upload=0 if artifacts else job.layout.size,
+        weights=how,
+        disks=tuple(_by_file_system(needs)),
+        mlmodel=preview(job),
+    )
+
+
+def require_room(plan: Plan) -> None:
+    """Raises NotEnoughRoom for the first file system that is too small."""
+    for disk in plan.disks:
+        if disk.needed + _SPARE > disk.free:
+            raise NotEnoughRoom(disk.folder, disk.needed + _SPARE, disk.free)
+
+
+def artifact_folder(stores: Stores) -> Path | None:
+    """The folder that the artifacts of the experiment go to; None where they are sent elsewhere."""
+    import mlflow
+    from mlflow.tracking.fluent import _get_experiment_id
+
+    if not stores.exist and stores.file:
+        return stores.file.parent
+    client = mlflow.MlflowClient(stores.tracking_uri)
+    experiment = client.get_experiment(_get_experiment_id())
+    return local_folder(experiment.artifact_location)
+
+
+def _how(job: Job, artifacts: Path | None) -> str:
+    if artifacts is None:
+        return "uploaded"
+    root = job.checkpoint.root or cache_root()
+    if job.weights == "link" or (job.weights == "auto" and job.ours and same_file_system(root, artifacts)):
+        return "linked"
+    return "copied"
+
+
+def _by_file_system(needs: list[tuple[Path, int]]) -> Iterator[Disk]:
+    """One entry a file system: two folders on one disk share its room."""
+    grouped: dict[int, list[tuple[Path, int]]] = {}
+    for folder, size in needs:
+        grouped.setdefault(existing(folder).stat().st_dev, []).append((folder, size))
+    for together in grouped.values():
+        folder = together[0][0]
+        yield Disk(str(folder), sum(size for _, size in together), shutil.disk_usage(existing(folder)).free)

@@ -1,0 +1,65 @@
+"""The tags and the description that a version carries: where it comes from, what it is, how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+
+from catalogger.checkpoints import Checkpoint
+from catalogger.loggers.mlmodel import base_model
+from catalogger.loggers.registry import FINGERPRINT, SHAPE
+from catalogger.recipes import NamedRecipe
+
+
+def version_tags(
+    recipe: NamedRecipe,
+    checkpoint: Checkpoint,
+    fingerprint: str,
+    shape: str,
+    ignored: Iterable[str],
+    given: Mapping[str, str],
+) -> dict[str, str]:
+    """Every tag of the version; what the user gave comes last and may not take one of ours (its prefix is
+    `catalogger.`).
+    """
+    origin = checkpoint.origin
+    template = checkpoint.chat_template
+    known = {
+        FINGERPRINT: fingerprint,
+        SHAPE: shape,
+        "catalogger.version": metadata.version("catalogger"),
+        "catalogger.recipe": recipe.name,
+        "catalogger.recipe_version": str(recipe.recipe.version),
+        "catalogger.task": recipe.recipe.task,
+        "catalogger.source": origin.asked if origin.kind != "hub" else origin.location,
+        "catalogger.source_kind": origin.kind,
+        "catalogger.revision": origin.revision,
+        "catalogger.base_model": base_model(recipe, checkpoint),
+        "catalogger.architecture": checkpoint.architecture,
+        "catalogger.dtype": checkpoint.dtype,
+        "catalogger.parameters": str(checkpoint.parameters) if checkpoint.parameters else None,
+        "catalogger.licence": licence(recipe, checkpoint),
+        "catalogger.chat_template_sha256": hashlib.sha256(template.encode()).hexdigest() if template else None,
+        "catalogger.remote_code": checkpoint.code or ("its own" if checkpoint.config.get("auto_map") else None),
+        "catalogger.ignored": ",".join(sorted(ignored)) or None,
+    }
+    return {key: value for key, value in known.items() if value} | dict(given)
+
+
+def description(recipe: NamedRecipe, checkpoint: Checkpoint) -> str:
+    """What the version is, where it is from and under which licence, in a few lines."""
+    origin = checkpoint.origin
+    at = f" at {origin.revision}" if origin.revision else ""
+    lines = [recipe.recipe.summary, f"Source: {origin.location if origin.kind == 'hub' else origin.asked}{at}"]
+    if said := licence(recipe, checkpoint):
+        url = recipe.recipe.licence.url if recipe.recipe.licence else None
+        lines.append(f"Licence: {said}{f' ({url})' if url else ''}")
+    if recipe.recipe.task == "llm/v1/embeddings":
+        lines.append("MLflow serves the first token's vector, not normalised.")
+    return "\n\n".join(lines)
+
+
+def licence(recipe: NamedRecipe, checkpoint: Checkpoint) -> str | None:
+    """The licence that the checkpoint's card declares, else the recipe's."""
+    return checkpoint.licence or (recipe.recipe.licence.id if recipe.recipe.licence else None)

@@ -1,0 +1,218 @@
+"""Log a laid-out model: one run, one logged model, the weights placed or uploaded once.
+
+MLflow's `Model.log` takes any object with `save_model(path, mlflow_model=…)` as a flavor; ours writes the small files
+into its
+temporary folder and puts the weights straight where the model will stand, so that nothing is copied twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalogger.checkpoints import Checkpoint
+from catalogger.checkpoints.digests import DigestMemory, Tick, sha256_file
+from catalogger.loggers import mlmodel
+from catalogger.loggers.layout import Item, Layout, source_path
+from catalogger.loggers.outcome import Moved
+from catalogger.loggers.place import Placed, Weights, place
+from catalogger.loggers.stores import local_folder
+from catalogger.recipes import NamedRecipe
+from catalogger.validators.mlflow_versions import has
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The logged model.  `location` is its folder or address; `weights` how they got there; `digests` of what was
+    read.
+    """
+
+    model_uri: str
+    model_id: str | None
+    run_id: str
+    location: str
+    weights: str
+    moved: Moved
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the flavor below needs to write one model."""
+
+    recipe: NamedRecipe
+    checkpoint: Checkpoint
+    layout: Layout
+    fields: Mapping[str, Any]
+    mlflow: str
+    weights: Weights
+    memory: DigestMemory
+    tick: Tick
+
+    @property
+    def ours(self) -> bool:
+        """Whether nobody edits the weight files in place: the Hub's cache, or a folder that we have just written."""
+        return self.checkpoint.origin.kind in ("hub", "memory")
+
+
+def log(job: Job, name: str, seal: Callable[[Mapping[str, str], str, str], Mapping[str, str]]) -> Logged:
+    """Write the model through MLflow into the active run, or into one of its own.
+
+    `seal` makes the run's tags of the digests, when all is in place.  What was begun and not finished is taken away
+    again, and its run and logged model are marked as failed, whatever stopped it.
+    """
+    import mlflow
+    from mlflow.models import Model
+
+    flavor = _Flavor(job)
+    named: dict[str, Any] = {"artifact_path": name}
+    if has("logged_models", job.mlflow):
+        named = {"artifact_path": None, "name": name}
+    with _run(name) as run:
+        try:
+            info = Model.log(flavor=flavor, validate_serving_input=False, **named)
+        except BaseException:
+            flavor.undo()
+            raise
+        mlflow.MlflowClient().log_batch(
+            run.info.run_id, tags=_run_tags(seal(flavor.digests, flavor.location, info.model_uri))
+        )
+    return Logged(
+        model_uri=info.model_uri,
+        model_id=getattr(info, "model_id", None),
+        run_id=run.info.run_id,
+        location=flavor.location,
+        weights=flavor.how,
+        moved=flavor.moved,
+        digests=flavor.digests,
+    )
+
+
+def preview(job: Job) -> str:
+    """The text of MLmodel as it would be written, without the ids that logging gives."""
+    from mlflow.models import Model
+
+    model = Model()
+    mlmodel.fill(model, job.recipe.recipe, job.fields, job.mlflow)
+    return str(model.to_yaml())
+
+
+class _Flavor:
+    """The `flavor` of one `Model.log` call."""
+
+    __name__ = "catalogger"
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._made: Path | None = None
+        self._model_id: str | None = None
+        self.location = ""
+        self.how = "uploaded"
+        self.moved = Moved()
+        self.digests: dict[str, str] = {i.weights: i.sha256 for i in job.layout.weights if i.weights and i.sha256}
+
+    def save_model(self, path: str, mlflow_model: Model, **_: object) -> None:
+        job, folder = self._job, Path(path)
+        folder.mkdir(parents=True)
+        self._model_id = getattr(mlflow_model, "model_id", None)
+        self.location = _location(mlflow_model, job.mlflow)
+        mlmodel.fill(mlflow_model, job.recipe.recipe, job.fields, job.mlflow)
+        for item in job.layout.items:
+            if item.content is not None:
+                target = folder / item.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(item.content)
+        mlmodel.write_example(mlflow_model, job.recipe.recipe.task, folder)
+        mlflow_model.model_size_bytes = _bytes_below(folder) + sum(i.size for i in job.layout.weights)
+        mlflow_model.save(str(folder / "MLmodel"))
+        mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
+        if placed := local_folder(self.location):
+            self._made = placed
+            self._place(placed)
+        else:
+            self._link_for_upload(folder)
+
+    def _place(self, folder: Path) -> None:
+        """Weights straight into the local artifact folder; two at a time, as reading, hashing and writing wait for
+        different things.
+        """
+        pool = ThreadPoolExecutor(_THREADS)
+        try:
+            placed = list(pool.map(lambda item: self._place_one(item, folder), self._job.layout.weights))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        self.how = " and ".join(sorted({p.how for p in placed})) or "in place"
+        self.moved = Moved(sum(p.read for p in placed), sum(p.written for p in placed))
+
+    def _place_one(self, item: Item, folder: Path) -> Placed:
+        job, source = self._job, source_path(self._job.checkpoint, item)
+        before = source.stat()
+        placed = place(
+            source, folder / item.path, job.weights, ours=job.ours, known=item.sha256 is not None, tick=job.tick
+        )
+        digest, read = placed.sha256 or item.sha256, placed.read
+        if digest is None:
+            digest, read = sha256_file(source), item.size
+        self.digests[item.weights or ""] = digest
+        job.memory.remember(source, digest, before)
+        return Placed(placed.how, read, placed.written, digest)
+
+    def _link_for_upload(self, folder: Path) -> None:
+        """Symbolic links to files (never to folders, which stores leave out): the upload reads through them."""
+        for item in self._job.layout.weights:
+            target = folder / item.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source_path(self._job.checkpoint, item))
+        sent = self._job.layout.size
+        self.moved = Moved(read=sum(i.size for i in self._job.layout.weights), sent=sent)
+
+    def undo(self) -> None:
+        """Take away what was begun: the artifact folder, and READY or PENDING from a logged model that is not whole."""
+        import mlflow
+
+        if self._made:
+            shutil.rmtree(self._made, ignore_errors=True)
+        if self._model_id:
+            mlflow.MlflowClient().finalize_logged_model(self._model_id, "FAILED")
+
+
+@contextmanager
+def _run(name: str) -> Iterator[Any]:
+    """The active run, or one of our own that ends with the block."""
+    import mlflow
+
+    if active := mlflow.active_run():
+        yield active
+        return
+    with mlflow.start_run(run_name=f"log {name}") as run:
+        yield run
+
+
+def _location(model: Model, mlflow_version: str) -> str:
+    """Where the model's files will stand: the logged model's own location, or below the run's on MLflow 2."""
+    if has("logged_models", mlflow_version):
+        return str(model.artifact_path)
+    import mlflow
+
+    return f"{mlflow.MlflowClient().get_run(model.run_id).info.artifact_uri}/{model.artifact_path}"
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

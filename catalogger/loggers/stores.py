@@ -1,0 +1,154 @@
+"""Which tracking store and registry a job talks to, and MLflow's errors as ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from catalogger.errors import AccessDenied, CataloggerError, DiskError, NetworkUnreachable, RegistryError, UsageError
+
+EMBEDDED = "mlflow.db"
+"""The file of the embedded default, in the working folder: where MLflow itself looks for it."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Both addresses; `is_default` when nobody named one."""
+
+    tracking_uri: str
+    registry_uri: str
+    is_default: bool = False
+
+    @property
+    def file(self) -> Path | None:
+        """The database file of an SQLite tracking store."""
+        return sqlite_file(self.tracking_uri)
+
+    @property
+    def exist(self) -> bool:
+        """Whether asking the stores changes nothing: an SQLite store that is not there would be created."""
+        files = (sqlite_file(self.tracking_uri), sqlite_file(self.registry_uri))
+        return all(file is None or file.exists() for file in files)
+
+
+def choose_stores(tracking_uri: str | None, registry_uri: str | None) -> Stores:
+    """What was asked for, else the environment, else what the notebook has set, else a runtime's own, else the
+    embedded default.
+
+    Raises UsageError for a registry that catalogger cannot register to.
+    """
+    mlflow = sys.modules.get("mlflow")
+    set_here = mlflow.get_tracking_uri() if mlflow and mlflow.is_tracking_uri_set() else None
+    said = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or set_here
+    if not said and "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        said = "databricks"
+    tracking = said or f"sqlite:///{Path.cwd() / EMBEDDED}"
+    registry = (
+        registry_uri
+        or os.environ.get("MLFLOW_REGISTRY_URI")
+        or (_registry_set_here() if set_here == said else None)
+        or tracking
+    )
+    if registry.startswith(("databricks", "uc:")):
+        raise UsageError(
+            f'The registry "{registry}" is not supported by this version of catalogger.',
+            "It registers to the embedded default and to MLflow tracking servers: --registry-uri sqlite:///… or http://…",
+        )
+    return Stores(tracking, registry, is_default=said is None)
+
+
+@contextmanager
+def pointed_at(stores: Stores) -> Iterator[None]:
+    """MLflow's global addresses are these inside, and what they were before outside."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    registry_before = _registry_set_here()
+    mlflow.set_tracking_uri(stores.tracking_uri)
+    mlflow.set_registry_uri(stores.registry_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before or "")
+        mlflow.set_registry_uri(registry_before or "")
+
+
+@contextmanager
+def translated(stores: Stores) -> Iterator[None]:
+    """Errors of MLflow and its stores as ours: permission, network, disk, or the server's refusal."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except CataloggerError:
+        raise
+    except MlflowException as error:
+        raise _of_mlflow(error, stores) from error
+    except SQLAlchemyError as error:
+        raise _of_database(error, stores) from error
+    except OSError as error:
+        raise DiskError(
+            f'Cannot write "{error.filename}": {error.strerror}.', "Is the folder writable, and is there room?"
+        ) from error
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder behind an artifact address on this machine; None for a remote one."""
+    parsed = urlparse(uri)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    return Path(uri) if parsed.scheme == "" else None
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an `sqlite:///` address."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix).partition("?")[0]) if uri.startswith(prefix) else None
+
+
+def _registry_set_here() -> str | None:
+    utils = sys.modules.get("mlflow.tracking._model_registry.utils")
+    return getattr(utils, "_registry_uri", None) if utils else None
+
+
+def _of_mlflow(error: Exception, stores: Stores) -> CataloggerError:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    code = getattr(error, "error_code", "")
+    where = (
+        f'"{stores.registry_uri}"'
+        if stores.registry_uri == stores.tracking_uri
+        else f'"{stores.tracking_uri}" or "{stores.registry_uri}"'
+    )
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or " 401" in text or " 403" in text:
+        return AccessDenied(
+            f"{where} refused: {text}",
+            "Check the credentials of the tracking server (MLFLOW_TRACKING_TOKEN or …_USERNAME).",
+        )
+    if "API request to" in text or "Max retries exceeded" in text or "Connection" in text:
+        return NetworkUnreachable(
+            f"{where} cannot be reached: {text}", "Check the address and the network, then run the same command again."
+        )
+    if "No such file or directory" in text or "unable to open database file" in text or "readonly database" in text:
+        return DiskError(f"{where} cannot be opened: {text}", "Is the folder there and writable?")
+    return RegistryError(
+        f"{where} refused or failed: {text}", "Run the same command again, or with --debug to see all of it."
+    )
+
+
+def _of_database(error: Exception, stores: Stores) -> CataloggerError:
+    text = str(error).strip().splitlines()[0]
+    if "unable to open" in text or "readonly" in text or "disk" in text:
+        return DiskError(
+            f'The database "{stores.tracking_uri}" cannot be written: {text}',
+            "Is the folder there and writable, with room?",
+        )
+    return RegistryError(
+        f'The database "{stores.tracking_uri}" failed: {text}',
+        "`mlflow db upgrade` brings an older database up to date.",
+    )

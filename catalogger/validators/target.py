@@ -1,0 +1,57 @@
+"""The name that a model is registered under, checked before anything else is done.
+
+Strictest common form of Databricks Unity Catalog, open-source Unity Catalog and MLflow's own registry.
+"""
+
+from __future__ import annotations
+
+import re
+
+from catalogger.errors import NameInvalid
+
+_PART = re.compile(r"[A-Za-z0-9_]+")
+_ALIAS = re.compile(r"[A-Za-z0-9_-]{1,255}")
+LONGEST = 255
+
+
+def check_name(name: str) -> str:
+    """The name, if it is a `catalog.schema.model`.  Raises NameInvalid."""
+    parts = name.split(".")
+    if len(parts) != 3:
+        count = "1 part" if len(parts) == 1 else f"{len(parts)} parts"
+        raise NameInvalid(
+            name,
+            f"has {count}; a Unity Catalog name has three",
+            "Write catalog.schema.model, for example main.ml.gte_large.",
+        )
+    for role, part in zip(("catalog", "schema", "model"), parts, strict=True):
+        if not part:
+            raise NameInvalid(
+                name, f"has an empty {role}", "Write catalog.schema.model, for example main.ml.gte_large."
+            )
+        if len(part) > LONGEST:
+            raise NameInvalid(
+                name, f"has a {role} of {len(part)} characters; {LONGEST} are allowed", "Choose a shorter one."
+            )
+        if not _PART.fullmatch(part):
+            wrong = next(c for c in part if not _PART.fullmatch(c))
+            raise NameInvalid(
+                name,
+                f'has "{wrong}" in its {role}',
+                f'Letters, digits and _ are allowed: "{re.sub(r"[^A-Za-z0-9_]+", "_", part)}".',
+            )
+    return name
+
+
+def check_alias(alias: str) -> str:
+    """The alias, if every registry takes it.  Raises NameInvalid."""
+    if not _ALIAS.fullmatch(alias):
+        raise NameInvalid(alias, "is no alias", "Letters, digits, _ and - are allowed, 255 at most.")
+    if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise NameInvalid(alias, "is reserved", "Aliases like champion or challenger are usual.")
+    return alias
+
+
+def default_name(recipe: str) -> str:
+    """`main.default.<recipe>` with the recipe's name made fit for Unity Catalog."""
+    return "main.default." + re.sub(r"[^A-Za-z0-9_]+", "_", recipe)[:LONGEST]
