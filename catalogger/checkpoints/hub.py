@@ -104,10 +104,15 @@ def cache_root() -> Path:
 
 
 def _open_cached(repo: str, revision: str | None, asked: str, *, allow_pickle: bool) -> Checkpoint:
-    from huggingface_hub import snapshot_download
+    """The same facts from the Hub's cache alone.  A shard that is not there is for the rules to find."""
+    from huggingface_hub import try_to_load_from_cache
 
-    with translated(repo, revision):
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    found = try_to_load_from_cache(repo, "config.json", revision=revision)
+    if not isinstance(found, str):
+        raise NetworkUnreachable(
+            f"HF_HUB_OFFLINE is set and {_at(repo, revision)} is not in the cache.", "Unset HF_HUB_OFFLINE to fetch it."
+        )
+    folder = Path(found).parent
     return open_folder(folder, Origin("hub", repo, folder.name, asked), allow_pickle=allow_pickle)
 
 
@@ -241,7 +246,7 @@ def translated(repo: str, revision: str | None) -> Iterator[None]:
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{repo}"
-    at = f'"{repo}" at revision "{revision}"' if revision else f'"{repo}"'
+    at = _at(repo, revision)
     try:
         yield
     except errors.GatedRepoError as error:
@@ -261,7 +266,7 @@ def translated(repo: str, revision: str | None) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise RepositoryNotFound(repo, "is no repository id", "Write ORG/REPO or ORG/REPO@REVISION.") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise _unreachable(at, error, offline=bool(constants.HF_HUB_OFFLINE)) from error
+        raise _unreachable(at, error) from error
     except errors.EntryNotFoundError as error:
         raise CheckpointError(
             repo, f"lost a file while it was read: {_first_line(error)}", "Run the same command again."
@@ -279,11 +284,11 @@ def translated(repo: str, revision: str | None) -> Iterator[None]:
         raise _unreachable(at, error) from error
 
 
-def _unreachable(at: str, error: Exception, *, offline: bool = False) -> NetworkUnreachable:
-    if offline:
-        return NetworkUnreachable(
-            f"HF_HUB_OFFLINE is set and {at} is not whole in the cache.", "Unset HF_HUB_OFFLINE to fetch it."
-        )
+def _at(repo: str, revision: str | None) -> str:
+    return f'"{repo}" at revision "{revision}"' if revision else f'"{repo}"'
+
+
+def _unreachable(at: str, error: Exception) -> NetworkUnreachable:
     fix = (
         "Check the network, the proxy and HF_ENDPOINT, then run the same command again: it goes on where it stopped.\n"
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from catalogger.cli.output import emit
 from catalogger.errors import human
-from catalogger.recipes import NamedRecipe, all_recipes, load_recipe
+
+if TYPE_CHECKING:
+    from catalogger.recipes import NamedRecipe
 
 _TITLES = {"llm/v1/chat": "Chat", "llm/v1/completions": "Completions", "llm/v1/embeddings": "Embeddings"}
 
@@ -21,6 +24,8 @@ _TITLES = {"llm/v1/chat": "Chat", "llm/v1/completions": "Completions", "llm/v1/e
 )
 def command(name: str | None, output: str) -> None:
     """List the recipes by task, or show NAME whole with the command to run."""
+    from catalogger.recipes import all_recipes, load_recipe
+
     if name is None:
         listed = sorted(all_recipes(), key=lambda r: (list(_TITLES).index(r.recipe.task), r.name))
         if output == "json":

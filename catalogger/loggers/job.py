@@ -284,6 +284,7 @@ class _Work:
         require_room(plan)
         if plan.to_fetch:
             request.progress.say(f"Fetching {human(plan.to_fetch)}")
+            self._moved = replace(self._moved, fetched=plan.to_fetch)
         self.checkpoint = fetch(self.checkpoint, request.memory)
         size = sum(i.size for i in self.layout.weights)
         request.progress.say(f"Logging {human(size)} of weights ({plan.weights})")
@@ -329,13 +330,14 @@ class _Work:
             fingerprint=self._fingerprint(),
             recipe=request.recipe.name,
             task=request.recipe.recipe.task,
+            example=mlmodel.EXAMPLES[request.recipe.recipe.task],
             source={"kind": origin.kind, "location": origin.location, "revision": origin.revision},
             report=self.report,
             tracking_uri=request.stores.tracking_uri,
             registry_uri=request.stores.registry_uri,
             location=version.location if version else None,
             weights=logged.weights if logged else "in place",
-            bytes=replace(moved, read=moved.read + self._moved.read),
+            bytes=replace(moved, read=moved.read + self._moved.read, fetched=self._moved.fetched),
             seconds=0.0,
             aliases=request.aliases if action != "planned" else (),
             name_was_derived=request.name_was_derived,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from catalogger.errors import human
@@ -15,8 +15,9 @@ from catalogger.validators import Report
 
 @dataclass(frozen=True)
 class Moved:
-    """Bytes of weights and other large files: read here, written here, sent to another machine."""
+    """Bytes of weights: fetched from the Hub, read here, written here (into the model), sent to another machine."""
 
+    fetched: int = 0
     read: int = 0
     written: int = 0
     sent: int = 0
@@ -53,7 +54,7 @@ class Plan:
             "left_out": dict(self.left_out),
             "bytes": {"to_fetch": self.to_fetch, "to_write": self.to_write, "to_upload": self.to_upload},
             "weights": self.weights,
-            "disks": [{"folder": d.folder, "needed": d.needed, "free": d.free} for d in self.disks],
+            "disks": [asdict(d) for d in self.disks],
             "mlmodel": self.mlmodel,
         }
 
@@ -63,9 +64,8 @@ class Outcome:
     """The result of the main job.
 
     `action` is `registered`, `unchanged` (this content has a version already) or `planned` (a dry run).  `version` is
-    None only when planned
-    and new.  `weights` says how the weight files were placed: `linked`, `reflinked`, `copied`, `uploaded` or `in
-    place`.
+    None only where a version is yet to come.  `weights` says how the weight files were placed: `linked`, `reflinked`,
+    `copied`, `uploaded` or `in place`.  `example` is a request that the model answers.
     """
 
     action: Literal["registered", "unchanged", "planned"]
@@ -76,6 +76,7 @@ class Outcome:
     fingerprint: str | None
     recipe: str
     task: str
+    example: Mapping[str, Any]
     source: Mapping[str, str | None]
     report: Report
     tracking_uri: str
@@ -106,7 +107,7 @@ class Outcome:
             "checked": list(self.report.ran),
             "not_checked": dict(self.report.not_checked),
             "ignored": list(self.report.ignored),
-            "bytes": {"read": self.bytes.read, "written": self.bytes.written, "sent": self.bytes.sent},
+            "bytes": asdict(self.bytes),
             "weights": self.weights,
             "seconds": round(self.seconds, 3),
             "aliases": list(self.aliases),
@@ -122,7 +123,7 @@ class Outcome:
         """Label and text of each line that people read."""
         rows: list[tuple[str, str]] = [(self.action, self._headline())]
         if self.model_uri:
-            rows.append(("load it by", self.model_uri))
+            rows.append(("model URI", self.model_uri))
         rows += [("alias", f"models:/{self.name}@{alias}") for alias in self.aliases]
         rows.append(("from", " @ ".join(filter(None, (self.source["location"], self.source["revision"])))))
         rows.append(("as", f"recipe {self.recipe}, task {self.task}"))
@@ -138,6 +139,7 @@ class Outcome:
             rows.append(("fingerprint", self.fingerprint))
         if self.action != "planned":
             rows.append(("bytes", self._moved()))
+            rows.append(("try it", f"{self._try_it()}   (needs torch: pip install 'catalogger[torch]')"))
         return rows + self._plan_rows() + [("note", note) for note in self.notes]
 
     def _headline(self) -> str:
@@ -150,10 +152,18 @@ class Outcome:
         }
         return f"{self.name}{version}{derived}{tail[self.action]}"
 
+    def _try_it(self) -> str:
+        """The one command that loads the version and asks it something."""
+        load = f"mlflow.pyfunc.load_model('{self.model_uri}').predict({self.example!r})"
+        uris = f"mlflow.set_tracking_uri('{self.tracking_uri}')"
+        if self.registry_uri != self.tracking_uri:
+            uris += f"; mlflow.set_registry_uri('{self.registry_uri}')"
+        return f'python -c "import mlflow; {uris}; print({load})"'
+
     def _moved(self) -> str:
         moved = self.bytes
-        counts = f"{human(moved.read)} read, {human(moved.written)} written, {human(moved.sent)} sent"
-        return f"weights {self.weights}; {counts} in {self.seconds:.1f} s"
+        counts = ", ".join(f"{human(count)} {what}" for what, count in asdict(moved).items())
+        return f"weights {self.weights}; {counts}; {self.seconds:.1f} s"
 
     def _plan_rows(self) -> list[tuple[str, str]]:
         if not self.plan:

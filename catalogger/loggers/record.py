@@ -153,7 +153,7 @@ class _Flavor:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         self.how = " and ".join(sorted({p.how for p in placed})) or "in place"
-        self.moved = Moved(sum(p.read for p in placed), sum(p.written for p in placed))
+        self.moved = Moved(read=sum(p.read for p in placed), written=sum(p.written for p in placed))
 
     def _place_one(self, item: Item, folder: Path) -> Placed:
         job, source = self._job, source_path(self._job.checkpoint, item)

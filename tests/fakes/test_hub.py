@@ -8,6 +8,8 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -112,9 +114,9 @@ def test_tree_has_sizes_and_digests(hub: Hub, client: Client) -> None:
 
 
 def test_long_tree_comes_in_pages(hub: Hub, client: Client) -> None:
-    paths = {f"{number:05}.txt" for number in range(2 * PAGE + 1)}
+    paths = [f"{number:05}.txt" for number in range(2 * PAGE + 1)]
     hub.add(NAME, dict.fromkeys(paths, b"x"))
-    assert {entry.path for entry in client.api.list_repo_tree(NAME, recursive=True)} == paths
+    assert [entry.path for entry in client.api.list_repo_tree(NAME, recursive=True)] == paths
     assert len(hub.requests) == 3
 
 
@@ -191,6 +193,8 @@ def test_range_of_a_sparse_giant_moves_only_the_range(hub: Hub, client: Client, 
     assert client.api.parse_safetensors_file_metadata(NAME, "model.safetensors").parameter_count == {"U8": size}
     assert _get(hub, "model.safetensors", "bytes=2999999990-2999999999")[1] == bytes(10)
     assert 0 < hub.sent < BLOCK
+    (weights,) = client.api.list_repo_tree(NAME)
+    assert weights.lfs.sha256 == SHA256  # as given, not read from the file
     with pytest.raises(ValueError, match="typo"):
         hub.add(NAME, path.parent, digests={"typo": SHA256})
 
@@ -199,6 +203,10 @@ def test_redirected_lfs_comes_from_another_origin_without_token(tmp_path: Path) 
     with Hub(redirect=True) as hub:
         hub.accepted.add(GOOD)
         hub.add(NAME, FILES, gated=True)
+        url = hf_hub_url(NAME, "model.safetensors", endpoint=hub.url)
+        facts = get_hf_file_metadata(url, token=GOOD, endpoint=hub.url)
+        assert (facts.etag, facts.size) == (SHA256, len(WEIGHTS))
+        assert not facts.location.startswith(hub.url)
         folder = Client(hub, tmp_path, token=GOOD).snapshot()
         assert (folder / "model.safetensors").read_bytes() == WEIGHTS
         cdn = [r for r in hub.requests if r.path.startswith("/cdn/")]
@@ -252,6 +260,16 @@ def test_cut_download_resumes_with_a_range(hub: Hub, client: Client, tmp_path: P
     assert gets == [(None, 200, size - 1), (f"bytes={DOWNLOAD_CHUNK_SIZE}-", 206, rest)]
 
 
+def test_cut_drops_the_connection_at_the_byte(hub: Hub) -> None:
+    hub.add(NAME, FILES)
+    hub.cut("*/model.safetensors", after=1000)
+    with closing(HTTPConnection("127.0.0.1", urlsplit(hub.url).port, timeout=5)) as connection:
+        connection.request("GET", f"/{NAME}/resolve/main/model.safetensors")
+        with pytest.raises(IncompleteRead) as cut:
+            connection.getresponse().read()
+    assert cut.value.partial == WEIGHTS[:1000]
+
+
 def test_corrupt_body_has_the_right_length_and_one_wrong_byte(hub: Hub, client: Client, tmp_path: Path) -> None:
     hub.add(NAME, FILES)
     hub.corrupt("*/model.safetensors")
@@ -294,8 +312,10 @@ def test_unknown_repo(hub: Hub, client: Client, tmp_path: Path) -> None:
         client.api.model_info(NAME)
     with pytest.raises(RepositoryNotFoundError) as known:
         Client(hub, tmp_path, token=GOOD).api.model_info(NAME)
+    with pytest.raises(RepositoryNotFoundError) as unknown:
+        Client(hub, tmp_path, token=OTHER).api.model_info(NAME)
     assert known.value.server_message == "Repository not found"
-    assert (stranger.value.response.status_code, known.value.response.status_code) == (401, 404)
+    assert [e.value.response.status_code for e in (stranger, known, unknown)] == [401, 404, 401]
     with pytest.raises(RepositoryNotFoundError):
         client.snapshot()
 

@@ -1,0 +1,71 @@
+"""The house stands as it was drawn: stairs go one way, nothing heavy is imported early, the public face is whole."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import catalogger
+
+PACKAGE = Path(catalogger.__file__).parent
+STAIRS = ["errors", "recipes", "checkpoints", "validators", "loggers", "cli"]
+HEAVY = ("mlflow", "torch", "transformers", "databricks", "matplotlib", "pandas", "huggingface_hub", "pydantic")
+
+
+def _rooms_imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [node.module or ""]
+        found |= {m.split(".")[1] for m in modules if m.startswith("catalogger.")}
+    return found
+
+
+def test_stairs_go_one_way() -> None:
+    wrong = []
+    for file in PACKAGE.rglob("*.py"):
+        room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        wrong += [(str(file), up) for up in _rooms_imported(file) if STAIRS.index(up) > STAIRS.index(room)]
+    assert wrong == []
+
+
+def test_every_room_is_a_stair() -> None:
+    rooms = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(STAIRS)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import catalogger", "import sys; sys.argv = ['log-model', '--help']; from catalogger.cli import main; main()"],
+)
+def test_nothing_heavy_is_imported(statement: str) -> None:
+    script = f"""
+import atexit, sys
+atexit.register(lambda: print("HEAVY", [m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr))
+{statement}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stderr
+
+
+def test_public_face() -> None:
+    assert catalogger.__all__ == sorted(catalogger.__all__)
+    for name in catalogger.__all__:
+        assert getattr(catalogger, name).__doc__, name
+    assert dir(catalogger) == catalogger.__all__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        catalogger.no_such_name  # noqa: B018
+
+
+def test_the_wheel_adds_one_name_only() -> None:
+    from importlib.metadata import files
+
+    tops = {f.parts[0] for f in files("catalogger") or [] if f.suffix == ".py" and not f.name.startswith("_editable")}
+    assert tops <= {"catalogger"}
