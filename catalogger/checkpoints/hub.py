@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import random
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -33,6 +35,9 @@ from catalogger.errors import (
 )
 
 _CONNECTIONS = 8
+_TRIES = 4
+_PASSING = (429, 500, 502, 503, 504)
+_TIMEOUT = 30  # seconds without an answer; the client's own default waits for ever
 
 
 def open_hub(repo: str, revision: str | None, asked: str, *, allow_pickle: bool = False) -> Checkpoint:
@@ -45,7 +50,7 @@ def open_hub(repo: str, revision: str | None, asked: str, *, allow_pickle: bool 
     if constants.HF_HUB_OFFLINE:
         return _open_cached(repo, revision, asked, allow_pickle=allow_pickle)
     with translated(repo, revision):
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT)
     origin = Origin("hub", repo, info.sha, asked)
     listed = {s.rfilename: _listed(s) for s in info.siblings or []}
     sizes = {path: file.size for path, file in listed.items()}
@@ -166,7 +171,7 @@ def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
     held = b""
     if hasattr(utils, "http_stream_backoff"):
         with utils.http_stream_backoff(
-            "GET", url, headers=dict(headers), timeout=30, follow_redirects=True
+            "GET", url, headers=dict(headers), timeout=_TIMEOUT, follow_redirects=True
         ) as response:
             utils.hf_raise_for_status(response)
             for chunk in response.iter_bytes():
@@ -174,7 +179,7 @@ def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
                 if len(held) >= most:
                     break
     else:
-        with utils.http_backoff("GET", url, headers=dict(headers), timeout=30, stream=True) as response:
+        with utils.http_backoff("GET", url, headers=dict(headers), timeout=_TIMEOUT, stream=True) as response:
             utils.hf_raise_for_status(response)
             for chunk in response.iter_content(most):
                 held += chunk
@@ -184,9 +189,20 @@ def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
 
 
 def _download(origin: Origin, path: str, *, again: bool = False) -> Path:
-    from huggingface_hub import hf_hub_download
+    """One file in the Hub's cache.  The client gives up at the first 503 or reset of a file; a few more tries are cheap."""
+    from huggingface_hub import errors, hf_hub_download
 
-    return Path(hf_hub_download(origin.location, path, revision=origin.revision, force_download=again))
+    for attempt in range(_TRIES):
+        try:
+            return Path(hf_hub_download(origin.location, path, revision=origin.revision, force_download=again))
+        except errors.HfHubHTTPError as error:
+            if getattr(error.response, "status_code", None) not in _PASSING or attempt == _TRIES - 1:
+                raise
+        except _transport_errors():
+            if attempt == _TRIES - 1:
+                raise
+        time.sleep(2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
+    raise AssertionError("the last try returns or raises")
 
 
 def _cached(origin: Origin, path: str) -> Path | None:
