@@ -137,9 +137,15 @@ def _require_json(path: str, content: bytes, origin: Origin) -> None:
         raise CheckpointError(origin.location, f'has a "{path}" that is no JSON object')
 
 
+def licence_id(card: Mapping[str, object]) -> str | None:
+    """What a model card calls the licence; `other` stands for the name beside it."""
+    said = card.get("license")
+    return str(card.get("license_name") or said) if said == "other" else str(said) if said else None
+
+
 def _card_licence(small: Mapping[str, bytes]) -> str | None:
     """The licence that the model card's front matter declares."""
     card = small.get("README.md", b"").decode("utf-8", "replace")
     front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
-    said = re.search(r"^license:\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE) if front else None
-    return said[1] if said else None
+    said = dict(re.findall(r"^(license|license_name):\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE)) if front else {}
+    return licence_id(said)

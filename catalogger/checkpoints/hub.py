@@ -21,7 +21,7 @@ from typing import Any
 
 from catalogger.checkpoints.digests import DigestMemory, git_blob, sha256_file
 from catalogger.checkpoints.facts import Checkpoint, File, Origin, Shard
-from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, open_folder, require_config
+from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, licence_id, open_folder, require_config
 from catalogger.checkpoints.headers import Read, read_shard
 from catalogger.checkpoints.selection import select
 from catalogger.errors import (
@@ -127,8 +127,7 @@ def _listed(sibling: Any) -> File:
 
 
 def _licence(info: Any) -> str | None:
-    said = (info.card_data or {}).get("license")
-    return str(said) if said else None
+    return licence_id(info.card_data or {})
 
 
 def _small(origin: Origin, file: File) -> bytes:
@@ -189,7 +188,10 @@ def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
 
 
 def _download(origin: Origin, path: str, *, again: bool = False) -> Path:
-    """One file in the Hub's cache.  The client gives up at the first 503 or reset of a file; a few more tries are cheap."""
+    """One file in the Hub's cache.
+
+    The client gives up at the first 503 or reset of a file; a few more tries are cheap.
+    """
     from huggingface_hub import errors, hf_hub_download
 
     for attempt in range(_TRIES):

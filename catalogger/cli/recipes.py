@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,35 +42,38 @@ def command(name: str | None, output: str) -> None:
 
 def table(listed: Sequence[NamedRecipe]) -> str:
     """The recipes as text, a block for each task."""
-    width = max(len(r.name) for r in listed)
-    sources = max(len(_source(r)) for r in listed)
+    rows = [(r.name, _source(r), _size(r), _licence_id(r), _needs(r)) for r in listed]
+    head = ("recipe", "source", "weights", "licence", "needs")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = []
     for task, title in _TITLES.items():
-        lines += ["", f"{title} ({task})"]
-        lines += [
-            f"  {r.name:<{width}}  {_source(r):<{sources}}  {r.recipe.summary}" for r in listed if r.recipe.task == task
-        ]
+        lines += ["", f"{title} ({task})", _line(head, widths)]
+        lines += [_line(row, widths) for row, r in zip(rows, listed, strict=True) if r.recipe.task == task]
     return "\n".join(lines[1:])
 
 
 def whole(one: NamedRecipe) -> str:
     """One recipe: its facts, its file, and the exact command."""
-    recipe = one.recipe
+    recipe, embedding = one.recipe, one.recipe.embedding
     facts = [
         ("summary", recipe.summary),
         ("task", recipe.task),
         ("source", _source(one)),
         ("architecture", " or ".join(recipe.architectures)),
-        ("parameters", f"{recipe.parameters:,}" if recipe.parameters else "any"),
-        ("dtype", _dtype(one)),
-        ("context", f"{recipe.context_length} tokens" if recipe.context_length else "as the checkpoint says"),
+        ("parameters", f"{recipe.parameters:,}" if recipe.parameters else ""),
+        ("dtype", recipe.dtype or ""),
+        ("weights", _size(one)),
+        ("context", f"{recipe.context_length} tokens" if recipe.context_length else ""),
+        ("vocabulary", f"{recipe.vocabulary} tokens" if recipe.vocabulary else ""),
         ("licence", _licence(one)),
-        ("metadata", ", ".join(f"{k}: {v}" for k, v in recipe.metadata.items())),
-        ("remote code", f"{recipe.remote_code.repo}, needs --trust-remote-code" if recipe.remote_code else ""),
-        ("file", str(Path(one.file) if Path(one.file).exists() else f"catalogger/recipes/library/…/{one.name}.yaml")),
+        ("vectors", _pairs(embedding.model_dump(exclude_none=True)) if embedding else ""),
+        ("metadata", _pairs(recipe.metadata)),
+        ("serving", _pairs(recipe.serving.model_dump(exclude_none=True)) if recipe.serving else ""),
+        ("needs", _needs(one)),
+        ("file", one.file if Path(one.file).exists() else f"catalogger/recipes/library/…/{one.name}.yaml"),
     ]
     lines = [f"{label:<13} {text}" for label, text in facts if text]
-    return "\n".join([f"{one.name}", "", *lines, "", "Run it:", f"  {example(one)}"])
+    return "\n".join([f"{one.name}, version {recipe.version}", "", *lines, "", "Run it:", f"  {example(one)}"])
 
 
 def example(one: NamedRecipe) -> str:
@@ -86,16 +89,32 @@ def _source(one: NamedRecipe) -> str:
     return one.recipe.source.repo if one.recipe.source else "your own checkpoint"
 
 
-def _dtype(one: NamedRecipe) -> str:
-    recipe = one.recipe
-    if not recipe.dtype or not recipe.parameters:
-        return recipe.dtype or "as the checkpoint says"
-    return f"{recipe.dtype} ({human(recipe.parameters * (4 if recipe.dtype == 'float32' else 2))} of weights)"
+def _size(one: NamedRecipe) -> str:
+    parameters, dtype = one.recipe.parameters, one.recipe.dtype
+    return human(parameters * (4 if dtype == "float32" else 2)) if parameters and dtype else ""
+
+
+def _licence_id(one: NamedRecipe) -> str:
+    return one.recipe.licence.id if one.recipe.licence else ""
 
 
 def _licence(one: NamedRecipe) -> str:
     licence = one.recipe.licence
-    if licence is None:
-        return "of the checkpoint"
-    gated = ", gated: accept it on the Hub and set HF_TOKEN" if licence.gated else ""
-    return f"{licence.id}{gated}{f' {licence.url}' if licence.url else ''}"
+    return " ".join(filter(None, (licence.id, licence.url))) if licence else ""
+
+
+def _needs(one: NamedRecipe) -> str:
+    """What a user must bring."""
+    recipe = one.recipe
+    needs = ["--source"] if recipe.source is None else []
+    needs += ["HF_TOKEN (gated)"] if recipe.licence and recipe.licence.gated else []
+    needs += ["--trust-remote-code"] if recipe.remote_code else []
+    return ", ".join(needs)
+
+
+def _pairs(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in values.items())
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()

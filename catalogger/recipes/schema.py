@@ -32,11 +32,14 @@ class Source(_Part):
 
 
 class Licence(_Part):
-    """The licence identifier as the model card spells it, where to read it, and whether the repository is gated."""
+    """The licence identifier as the model card spells it, where to read it, and whether the repository is gated.
+
+    `gated` is None where it is not known.
+    """
 
     id: Text
     url: Url | None = None
-    gated: bool = False
+    gated: bool | None = None
 
 
 class Embedding(_Part):

@@ -211,7 +211,7 @@ def dtype(facts: Facts) -> Iterator[Finding]:
             "CK010",
             "warning",
             "weights",
-            f"are {found}; the published model is {wanted}{more}",
+            f"are {found}; the recipe says {wanted}{more}",
             f"Save it with torch_dtype={wanted}.",
         )
 
