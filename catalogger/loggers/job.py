@@ -5,11 +5,11 @@ Everything that can be known beforehand is known before a weight moves; whatever
 
 from __future__ import annotations
 
+import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,8 @@ from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, i
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, translated
 from catalogger.recipes import NamedRecipe, load_recipe
 from catalogger.validators import Facts, Report, check_alias, check_name, default_name, run_rules
+
+HASHING_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,7 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
     report.raise_on_error()
     if borrowed := borrowed_repos(checkpoint) and request.recipe.recipe.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
-    warm = threading.Thread(target=_import_stores)
-    warm.start()
-    work = _Work(request, checkpoint, report, warm)
+    work = _Work(request, checkpoint, report)
     return work.plan() if dry_run else work.do()
 
 
@@ -158,20 +158,11 @@ def _tell(progress: Progress, report: Report) -> None:
     progress.say(f"Checked {len(report.ran)} rules: {found}")
 
 
-def _import_stores() -> None:
-    """The slow imports, done while files are hashed and fetched: both wait for different things."""
-    import mlflow.models
-    import mlflow.pyfunc
-    import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.types.llm  # noqa: F401
-
-
 class _Work:
     """One checked request on its way to a version."""
 
-    def __init__(self, request: Request, checkpoint: Checkpoint, report: Report, warm: threading.Thread) -> None:
+    def __init__(self, request: Request, checkpoint: Checkpoint, report: Report) -> None:
         self.request, self.checkpoint, self.report = request, checkpoint, report
-        self._warm = warm
         self._mlflow = mlmodel.mlflow_version()
         self._moved = Moved()
         self.fields: dict[str, Any] = {}
@@ -191,13 +182,18 @@ class _Work:
         """Look whether this content is registered; else fetch, place, log and register it."""
         request = self.request
         self._lay_out()
+        # A link is made without reading, so its digest is taken apart from it: in threads, while MLflow is imported here.
+        hashing = self._begin_hashing() if request.weights == "link" else None
         with (
             registration_lock(request.stores.registry_uri, request.name, request.progress),
             pointed_at(request.stores),
             translated(request.stores),
         ):
             registry = Registry(request.stores)
-            self._hash_if_it_may_be_known(registry)
+            if hashing is None and registry.versions_with(request.name, SHAPE, self._shape()):
+                hashing = self._begin_hashing()
+            if hashing is not None:
+                self._finish_hashing(hashing)
             if (digest := self._fingerprint()) and (known := self._registered(registry, digest)):
                 registry.make_true(request.name, known, request.aliases, self._tags(digest))
                 return self._outcome("unchanged", known, None)
@@ -216,7 +212,6 @@ class _Work:
         return self._outcome("registered", version, logged)
 
     def _lay_out(self) -> None:
-        self._warm.join()
         recipe, checkpoint = self.request.recipe, self.checkpoint
         self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, mlmodel.wanted_version("transformers"))
         plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
@@ -227,27 +222,36 @@ class _Work:
             plain = plain.with_digests({w: d for w, d in remembered.items() if w and d})
         self.layout = plain
 
-    def _hash_if_it_may_be_known(self, registry: Registry) -> None:
-        """Hash a folder's weights beforehand only where a version of the same shape exists; else they are hashed on
-        their way.
-        """
-        unknown = [i for i in self.layout.weights if i.sha256 is None]
-        if (
-            not unknown
-            or self.checkpoint.root is None
-            or not registry.versions_with(self.request.name, SHAPE, self._shape())
-        ):
-            return
-        self.request.progress.say("A version of the same shape is registered; comparing the content")
-        with self.request.progress.bar("hashing", sum(i.size for i in unknown)) as tick, ThreadPoolExecutor() as pool:
-            paths = [source_path(self.checkpoint, i) for i in unknown]
-            digests = pool.map(lambda path: self._hash(path, tick), paths)
-            self.layout = self.layout.with_digests(dict(zip([i.weights or "" for i in unknown], digests, strict=True)))
-        self._moved = Moved(read=sum(i.size for i in unknown))
+    def _begin_hashing(self) -> dict[str, Future[str]]:
+        """Start to hash the weight files whose digests are unknown, by their path in the checkpoint.
 
-    def _hash(self, path: Path, tick: Tick) -> str:
+        Without a link this is only worth it where a version of the same shape is registered; else a copy hashes on its way.
+        """
+        if self.checkpoint.root is None:
+            return {}
+        unknown = {
+            i.weights: source_path(self.checkpoint, i) for i in self.layout.weights if i.weights and not i.sha256
+        }
+        pool = ThreadPoolExecutor(HASHING_THREADS)
+        futures = {weights: pool.submit(self._hash, path) for weights, path in unknown.items()}
+        pool.shutdown(wait=False)
+        return futures
+
+    def _finish_hashing(self, futures: Mapping[str, Future[str]]) -> None:
+        if not futures:
+            return
+        size = sum(i.size for i in self.layout.weights if i.weights in futures)
+        self.request.progress.say(f"Hashing {human(size)} of weights")
+        try:
+            self.layout = self.layout.with_digests({weights: future.result() for weights, future in futures.items()})
+        finally:
+            for future in futures.values():
+                future.cancel()
+        self._moved = replace(self._moved, read=size)
+
+    def _hash(self, path: Path) -> str:
         before = path.stat()
-        digest = sha256_file(path, tick)
+        digest = sha256_file(path)
         self.request.memory.remember(path, digest, before)
         return digest
 

@@ -1,0 +1,105 @@
+"""Ctrl-C at the two long moments, then the same command again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+from fakes import checkpoints
+from fakes.hub import Hub
+
+SIZE = 2.0  # GB: long enough on any disk that the signal comes in the middle
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from catalogger.cli import main; main()", "--recipe", "llama-completions", *arguments]
+
+
+def _interrupt_when(process: subprocess.Popen[str], reached: Callable[[], bool]) -> str:
+    """Send SIGINT as soon as the condition holds; gives what the command said on stderr."""
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, f"the command ended first: {process.communicate()[1]}"
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGINT)
+    said: str = process.communicate(timeout=60)[1]
+    return said
+
+
+def _start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.big_llama(tmp_path_factory.mktemp("big") / "llama", SIZE, shards=4)
+
+
+def test_interrupted_while_placing(big: Path, work: Path) -> None:
+    process = _start("--source", str(big), "--name", "main.ml.bot")
+    said = _interrupt_when(process, lambda: any(p.stat().st_size > 10_000_000 for p in work.rglob("*.safetensors")))
+    assert process.returncode == 130
+    assert "Run the same command again" in said
+    assert not list(work.rglob("*.safetensors")), "what was begun is taken away"
+    client = mlflow.MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
+    assert client.search_registered_models() == []
+    assert {m.status.value for m in client.search_logged_models(["0"])} == {"FAILED"}
+
+    again = subprocess.run(_command("--source", str(big), "--name", "main.ml.bot"), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    (version,) = client.search_model_versions("name='main.ml.bot'")
+    assert version.status == "READY"
+    for shard in big.glob("*.safetensors"):
+        (placed,) = work.rglob(shard.name)
+        assert placed.stat().st_size == shard.stat().st_size
+
+
+def test_interrupted_while_fetching(big: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Hub() as hub:
+        hub.add("org/big", big)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        process = _start("--source", "org/big", "--name", "main.ml.bot")
+        said = _interrupt_when(process, lambda: hub.sent > 300_000_000)
+        assert process.returncode == 130
+        assert "Run the same command again" in said
+        client = mlflow.MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
+        assert client.search_registered_models() == []
+
+        cache = Path(os.environ["HF_HOME"])
+        whole = {p for p in cache.rglob("*.safetensors") if p.is_symlink()}
+        before = hub.sent
+        again = subprocess.run(_command("--source", "org/big", "--name", "main.ml.bot"), capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        assert "linked" in again.stdout
+        fetched = sum(p.stat().st_size for p in cache.rglob("*.safetensors")) - sum(p.stat().st_size for p in whole)
+        assert hub.sent - before < fetched + 5_000_000, "finished shards are not fetched again"
+        (version,) = client.search_model_versions("name='main.ml.bot'")
+        assert version.status == "READY"
+
+
+def test_logged_and_not_registered_is_picked_up(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between logging and registering: the next run registers what is there, and copies nothing."""
+    from catalogger import log_model
+    from catalogger.loggers.registry import Registry
+
+    source = checkpoints.llama(tmp_path / "llama")
+    with monkeypatch.context() as patched:
+
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(Registry, "register", stop)
+        with pytest.raises(KeyboardInterrupt):
+            log_model("llama-chat", source=source, name="main.ml.bot")
+    (placed,) = work.rglob("model.safetensors")
+    outcome = log_model("llama-chat", source=source, name="main.ml.bot")
+    assert (outcome.action, outcome.version, outcome.weights) == ("registered", "1", "in place")
+    assert outcome.location == str(placed.parent.parent)
+    assert list(work.rglob("model.safetensors")) == [placed]

@@ -1,0 +1,103 @@
+"""The table of MLflow versions, held against what was measured (see CONTRIBUTING for where each fact is from)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import checkpoints
+from packaging.version import Version
+
+from catalogger.validators.mlflow_versions import CAPABILITIES, OLDEST, has, tokenizer_type, transformers_major
+
+# Versions that were run, and what each of them can do.
+RUN = {
+    "2.11.0": (),
+    "2.11.4": (),
+    "2.11.5": ("transformers_llm_tasks",),
+    "2.12.1": ("transformers_llm_tasks", "embeddings_refused", "float32_dtype_written"),
+    "2.12.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
+    "2.13.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
+    "2.16.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
+    "2.22.5": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
+    "3.0.1": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
+    "3.1.0": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
+    "3.17.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
+    "3.18.0": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
+}
+
+
+@pytest.mark.parametrize("version", RUN)
+def test_versions_that_were_run(version: str) -> None:
+    known = set(RUN[version])
+    assert {name for name in CAPABILITIES if name in _known() and has(name, version)} == known
+
+
+def _known() -> set[str]:
+    return {name for names in RUN.values() for name in names}
+
+
+def test_every_capability_was_seen_on_both_sides_of_its_border() -> None:
+    assert set(CAPABILITIES) == _known()
+    for name, capability in CAPABILITIES.items():
+        assert {name in known for known in RUN.values()} == {True, False}, name
+        assert capability.source
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "3.0.0rc1", "3.0.0.dev0", "3.0.0+local", "3.0.0.post1", "v3.0.0"])
+def test_other_spellings_of_a_version_count_as_that_version(version: str) -> None:
+    assert has("logged_models", version)
+
+
+def test_version_below_by_number_not_by_text() -> None:
+    assert not has("embeddings_task", "2.9.2")
+    assert has("embeddings_task", "2.100.0")
+
+
+def test_unknown_capability() -> None:
+    with pytest.raises(KeyError):
+        has("flying", "3.0.0")
+
+
+def test_oldest_is_what_the_package_asks_for() -> None:
+    from importlib.metadata import requires
+
+    assert [r for r in requires("catalogger") or [] if r.startswith("mlflow")] != []
+    assert any(f">={OLDEST}" in r for r in requires("catalogger") or [] if r.startswith("mlflow"))
+    assert Version(OLDEST) == min(Version(v) for v, known in RUN.items() if "transformers_llm_tasks" in known)
+
+
+@pytest.mark.parametrize(
+    ("named", "transformers", "found"),
+    [
+        ("PreTrainedTokenizerFast", "4.37.2", "PreTrainedTokenizerFast"),
+        ("PreTrainedTokenizerFast", "4.57.3", "PreTrainedTokenizerFast"),
+        ("PreTrainedTokenizerFast", "5.17.0", "TokenizersBackend"),
+        ("TokenizersBackend", "5.17.0", "TokenizersBackend"),
+        ("TokenizersBackend", "4.57.3", "PreTrainedTokenizerFast"),
+        ("BertTokenizer", "4.51.2", "BertTokenizerFast"),
+        ("BertTokenizerFast", "4.51.2", "BertTokenizerFast"),
+        ("BertTokenizer", "5.17.0", "BertTokenizer"),
+        ("BertTokenizerFast", "5.23.0", "BertTokenizer"),
+        ("LlamaTokenizer", "4.51.2", "LlamaTokenizerFast"),
+        (None, "4.51.2", "PreTrainedTokenizerFast"),
+        (None, "5.17.0", "TokenizersBackend"),
+    ],
+)
+def test_tokenizer_type(named: str | None, transformers: str, found: str) -> None:
+    assert tokenizer_type(named, transformers) == found
+
+
+@pytest.mark.parametrize(("version", "major"), [("4.57.3", 4), ("5.0.0rc1", 5), ("5.23.0", 5), ("5.1.0.dev0", 5)])
+def test_transformers_major(version: str, major: int) -> None:
+    assert transformers_major(version) == major
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_tokenizer_type_is_what_this_transformers_makes(family: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    made = (checkpoints.llama if family == "llama" else checkpoints.bert)(tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(made)
+    named = json.loads((made / "tokenizer_config.json").read_text())["tokenizer_class"]
+    assert tokenizer_type(named, transformers.__version__) == type(tokenizer).__name__
