@@ -86,5 +86,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "catalogger"
 
 
+def hash_file(path: Path, memory: DigestMemory) -> str:
+    """The SHA-256 of a file's content, read now and remembered."""
+    before = path.stat()
+    digest = sha256_file(path)
+    memory.remember(path, digest, before)
+    return digest
+
+
 def _key(stat: os.stat_result) -> tuple[int, int, int, int, int]:
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints.digests import DigestMemory, git_blob, sha256_file
+from catalogger.checkpoints.digests import DigestMemory, git_blob, hash_file
 from catalogger.checkpoints.facts import Checkpoint, File, Origin, Shard
 from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, licence_id, open_folder, require_config
 from catalogger.checkpoints.headers import Read, read_shard
@@ -247,10 +247,7 @@ def _digest_of(content: bytes, file: File) -> str:
 def _digest(path: Path, file: File, memory: DigestMemory) -> str:
     if file.blob:
         return git_blob(path.read_bytes())
-    before = path.stat()
-    digest = sha256_file(path)
-    memory.remember(path, digest, before)
-    return digest
+    return hash_file(path, memory)
 
 
 def _remove(path: Path) -> None:

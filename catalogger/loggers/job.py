@@ -23,7 +23,7 @@ from catalogger.checkpoints import (
     save_objects,
     with_borrowed_code,
 )
-from catalogger.checkpoints.digests import DigestMemory, Tick, sha256_file
+from catalogger.checkpoints.digests import DigestMemory, Tick, hash_file
 from catalogger.errors import UsageError, human
 from catalogger.loggers import mlmodel
 from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
@@ -182,7 +182,7 @@ class _Work:
         """Look whether this content is registered; else fetch, place, log and register it."""
         request = self.request
         self._lay_out()
-        # A link is made without reading, so its digest is taken apart from it: in threads, while MLflow is imported here.
+        # A link is made without reading; its digest is taken in threads, while MLflow is imported here.
         hashing = self._begin_hashing() if request.weights == "link" else None
         with (
             registration_lock(request.stores.registry_uri, request.name, request.progress),
@@ -209,6 +209,7 @@ class _Work:
         self.request.progress.say(f"Registering {self.request.name}")
         version = registry.register(self.request.name, logged, tags, description(self.request.recipe, self.checkpoint))
         registry.make_true(self.request.name, version, self.request.aliases, tags)
+        registry.forget(logged.run_id, _logged_key(digest))
         return self._outcome("registered", version, logged)
 
     def _lay_out(self) -> None:
@@ -225,7 +226,7 @@ class _Work:
     def _begin_hashing(self) -> dict[str, Future[str]]:
         """Start to hash the weight files whose digests are unknown, by their path in the checkpoint.
 
-        Without a link this is only worth it where a version of the same shape is registered; else a copy hashes on its way.
+        Where files are copied, this is only worth it if a version of the same shape is there: a copy hashes on its way.
         """
         if self.checkpoint.root is None:
             return {}
@@ -233,7 +234,7 @@ class _Work:
             i.weights: source_path(self.checkpoint, i) for i in self.layout.weights if i.weights and not i.sha256
         }
         pool = ThreadPoolExecutor(HASHING_THREADS)
-        futures = {weights: pool.submit(self._hash, path) for weights, path in unknown.items()}
+        futures = {weights: pool.submit(hash_file, path, self.request.memory) for weights, path in unknown.items()}
         pool.shutdown(wait=False)
         return futures
 
@@ -249,12 +250,6 @@ class _Work:
                 future.cancel()
         self._moved = replace(self._moved, read=size)
 
-    def _hash(self, path: Path) -> str:
-        before = path.stat()
-        digest = sha256_file(path)
-        self.request.memory.remember(path, digest, before)
-        return digest
-
     def _registered(self, registry: Registry, digest: str) -> Version | None:
         """The newest version with this content whose files are still there."""
         versions = registry.versions_with(self.request.name, FINGERPRINT, digest)
@@ -268,11 +263,11 @@ class _Work:
         if digest is None:
             return None
         key = _logged_key(digest)
-        runs = mlflow.search_runs(
-            filter_string=f"tags.`{key}` != ''", output_format="list", search_all_experiments=True
-        )
+        # A checked name holds letters, digits, _ and dots only, so that it can stand in a filter.
+        mine = f"tags.`{key}` LIKE '{self.request.name} %'"
+        runs = mlflow.search_runs(filter_string=mine, output_format="list", search_all_experiments=True)
         for run in runs:
-            uri, _, location = run.data.tags[key].partition(" ")
+            _, uri, location = run.data.tags[key].split(" ", 2)
             if is_whole(location, self.layout):
                 self.request.progress.say(
                     "This content was logged by an earlier run that did not finish; registering that"
@@ -297,7 +292,7 @@ class _Work:
 
     def _seal(self, digests: Mapping[str, str], location: str, uri: str) -> Mapping[str, str]:
         digest = fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
-        return {_logged_key(digest): f"{uri} {location}"} if digest else {}
+        return {_logged_key(digest): f"{self.request.name} {uri} {location}"} if digest else {}
 
     def _job(self, tick: Tick) -> Job:
         request = self.request

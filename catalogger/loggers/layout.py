@@ -70,8 +70,8 @@ def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
 def fingerprint(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str | None:
     """One digest over the recipe's effect and every file's digest; None while a digest is unknown.
 
-    What the environment alone decides (MLflow's, Transformers' and Python's version) is left out: an upgrade of
-    the machine is no new model.
+    What the environment alone decides (MLflow's, Transformers' and Python's version) is left out, and so is the place
+    that the files came from: neither an upgrade of the machine nor a move is a new model.
     """
     if any(i.sha256 is None for i in staged.items):
         return None
@@ -107,7 +107,8 @@ def _licences(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Iterab
     if own := sorted(p for p in checkpoint.small if is_licence(p)):
         return [_text(p, checkpoint.small[p]) for p in own]
     said = checkpoint.licence or (recipe.licence.id if recipe.licence else None)
-    lines = [f"Model: {base_model}", f"Licence: {said or 'not stated in the checkpoint'}"]
+    lines = [f"Model: {base_model}"] if "/" in base_model else []
+    lines.append(f"Licence: {said or 'not stated in the checkpoint'}")
     if recipe.licence and recipe.licence.url:
         lines.append(f"Text: {recipe.licence.url}")
     return [_text("LICENSE.txt", ("\n".join(lines) + "\n").encode())]
@@ -118,7 +119,7 @@ def _digest(recipe: Recipe, flavor: Mapping[str, Any], files: Iterable[tuple[str
         "task": recipe.task,
         "metadata": recipe.metadata,
         "requirements": recipe.requirements,
-        "flavor": {k: flavor[k] for k in ("pipeline_model_type", "source_model_name", "torch_dtype") if k in flavor},
+        "flavor": {k: flavor[k] for k in ("pipeline_model_type", "torch_dtype") if k in flavor},
         "files": sorted(files),
     }
     return hashlib.sha256(json.dumps(effect, sort_keys=True).encode()).hexdigest()

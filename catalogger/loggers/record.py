@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalogger.checkpoints import Checkpoint
-from catalogger.checkpoints.digests import DigestMemory, Tick, sha256_file
+from catalogger.checkpoints.digests import DigestMemory, Tick, hash_file
 from catalogger.loggers import mlmodel
 from catalogger.loggers.layout import Item, Layout, source_path
 from catalogger.loggers.outcome import Moved
@@ -163,19 +163,24 @@ class _Flavor:
         )
         digest, read = placed.sha256 or item.sha256, placed.read
         if digest is None:
-            digest, read = sha256_file(source), item.size
+            digest, read = hash_file(source, job.memory), item.size
+        else:
+            job.memory.remember(source, digest, before)
         self.digests[item.weights or ""] = digest
-        job.memory.remember(source, digest, before)
         return Placed(placed.how, read, placed.written, digest)
 
     def _link_for_upload(self, folder: Path) -> None:
         """Symbolic links to files (never to folders, which stores leave out): the upload reads through them."""
-        for item in self._job.layout.weights:
+        job = self._job
+        unknown = [i for i in job.layout.weights if i.sha256 is None]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            hashed = pool.map(lambda item: hash_file(source_path(job.checkpoint, item), job.memory), unknown)
+            self.digests.update(zip((i.weights or "" for i in unknown), hashed, strict=True))
+        for item in job.layout.weights:
             target = folder / item.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source_path(self._job.checkpoint, item))
-        sent = self._job.layout.size
-        self.moved = Moved(read=sum(i.size for i in self._job.layout.weights), sent=sent)
+            target.symlink_to(source_path(job.checkpoint, item))
+        self.moved = Moved(read=sum(i.size for i in (*job.layout.weights, *unknown)), sent=job.layout.size)
 
     def undo(self) -> None:
         """Take away what was begun: the artifact folder, and READY or PENDING from a logged model that is not whole."""

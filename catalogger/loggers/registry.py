@@ -80,6 +80,10 @@ class Registry:
                     "Run the same command again.",
                 )
 
+    def forget(self, run_id: str, tag: str) -> None:
+        """Take the mark of an unfinished registration off the run."""
+        self._client.delete_tag(run_id, tag)
+
     def _aliased(self, name: str, alias: str) -> str | None:
         version = self._client.get_registered_model(name).aliases.get(alias)
         return None if version is None else str(version)

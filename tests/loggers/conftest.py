@@ -33,7 +33,7 @@ def mlflow_server(tmp_path: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", str(tmp_path / "art")],
+         "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/art"],
         env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -48,7 +48,9 @@ def _minilm(_: Path) -> Path:
 
 CASES = {
     "llama-chat": Case("llama-chat", "llm/v1/chat", checkpoints.llama, "AutoModelForCausalLM"),
-    "mixtral-completions": Case("mixtral-completions", "llm/v1/completions", checkpoints.mixtral, "AutoModelForCausalLM"),
+    "mixtral-completions": Case(
+        "mixtral-completions", "llm/v1/completions", checkpoints.mixtral, "AutoModelForCausalLM"
+    ),
     "bert-embeddings": Case("bge-embeddings", "llm/v1/embeddings", checkpoints.bert, "AutoModel"),
     "all-minilm-l6-v2": Case("all-minilm-l6-v2", "llm/v1/embeddings", _minilm, "AutoModel"),
 }
@@ -105,7 +107,13 @@ def test_tree_is_what_upstream_writes(pair: tuple[Case, Path, Path]) -> None:
     mine, other = _files(ours), _files(theirs)
     assert mine - other - set(MORE_FILES) == set()
     assert other - mine - set(FEWER_FILES) == set()
-    for name in ("conda.yaml", "python_env.yaml", "requirements.txt", "input_example.json", "serving_input_example.json"):
+    for name in (
+        "conda.yaml",
+        "python_env.yaml",
+        "requirements.txt",
+        "input_example.json",
+        "serving_input_example.json",
+    ):
         assert _text(ours, name) == _text(theirs, name), name
 
 

@@ -19,7 +19,14 @@ SIZE = 2.0  # GB: long enough on any disk that the signal comes in the middle
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from catalogger.cli import main; main()", "--recipe", "llama-completions", *arguments]
+    return [
+        sys.executable,
+        "-c",
+        "from catalogger.cli import main; main()",
+        "--recipe",
+        "llama-completions",
+        *arguments,
+    ]
 
 
 def _interrupt_when(process: subprocess.Popen[str], reached: Callable[[], bool]) -> str:

@@ -15,7 +15,15 @@ import yaml
 from fakes import checkpoints
 
 from catalogger import log_model
-from catalogger.errors import CheckFailed, CheckpointError, DiskError, NameInvalid, NotEnoughRoom, SourceInvalid, UsageError
+from catalogger.errors import (
+    CheckFailed,
+    CheckpointError,
+    DiskError,
+    NameInvalid,
+    NotEnoughRoom,
+    SourceInvalid,
+    UsageError,
+)
 
 
 def _tree(folder: Path) -> dict[str, str]:
@@ -326,8 +334,9 @@ def test_no_room(tmp_path: Path, work: Path) -> None:
 
 
 def test_not_writable(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
     with pytest.raises(DiskError):
-        _log(llama, tracking_uri=f"sqlite:///{tmp_path / 'missing' / 'folder' / 'x.db'}")
+        _log(llama, tracking_uri=f"sqlite:///{tmp_path / 'file' / 'x.db'}")
 
 
 def test_recipe_without_source(work: Path) -> None:
