@@ -24,7 +24,7 @@ from catalogger.checkpoints import (
     with_borrowed_code,
 )
 from catalogger.checkpoints.digests import DigestMemory, Tick, hash_file
-from catalogger.errors import UsageError, human
+from catalogger.errors import UsageError, human, masked
 from catalogger.loggers import mlmodel
 from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
 from catalogger.loggers.lock import registration_lock
@@ -154,8 +154,7 @@ def _tell(progress: Progress, report: Report) -> None:
         progress.say(f"{finding.severity} {finding.code}: {finding.subject} {finding.message}\n    {finding.fix}")
     for code, why in report.not_checked.items():
         progress.say(f"not checked {code}: {why}")
-    found = f"{len(report.findings)} findings" if len(report.findings) != 1 else "1 finding"
-    progress.say(f"Checked {len(report.ran)} rules: {found}")
+    progress.say(f"Checked {len(report.ran)} rules ({', '.join(report.ran)}): {report.summary()}")
 
 
 class _Work:
@@ -332,8 +331,8 @@ class _Work:
             example=mlmodel.EXAMPLES[request.recipe.recipe.task],
             source={"kind": origin.kind, "location": origin.location, "revision": origin.revision},
             report=self.report,
-            tracking_uri=request.stores.tracking_uri,
-            registry_uri=request.stores.registry_uri,
+            tracking_uri=masked(request.stores.tracking_uri),
+            registry_uri=masked(request.stores.registry_uri),
             location=version.location if version else None,
             weights=logged.weights if logged else "in place",
             bytes=replace(moved, read=moved.read + self._moved.read, fetched=self._moved.fetched),

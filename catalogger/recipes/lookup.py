@@ -33,7 +33,7 @@ class NamedRecipe:
 @cache
 def library() -> Mapping[str, Path]:
     """Every recipe that ships with catalogger: the list of recipes is the list of files."""
-    return {path.stem: path for path in sorted(LIBRARY.rglob("*.yaml"))}
+    return {path.stem: path for path in sorted(LIBRARY.rglob("*.yaml"), key=lambda path: path.stem)}
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> NamedRecipe:

@@ -88,6 +88,11 @@ class Report:
     not_checked: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
+    def summary(self) -> str:
+        """How many findings of each severity, in words."""
+        counts = [(s, sum(f.severity == s for f in self.findings)) for s in ("error", "warning", "note")]
+        return ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts)
+
     def raise_on_error(self) -> None:
         """Raises CheckFailed when a finding is an error."""
         if any(f.severity == "error" for f in self.findings):
