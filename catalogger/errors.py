@@ -28,19 +28,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-_SECRETS = re.compile(
-    r"(?P<name>\b(?:authorization|bearer|token|password|secret|signature|sig|x-amz-[a-z-]+)\b[\"']?\s*[=:]?\s*(?:bearer\s+)?)"
-    r"(?P<value>(?:hf_|dapi|ghp_)?[A-Za-z0-9._~+/%-]{12,})",
+_NAMED = re.compile(
+    r"(?P<name>(?:authorization|[\w-]*token|[\w-]*password|[\w-]*secret|[\w-]*signature|\bsig|x-amz-[\w-]+|api[_-]?key)"
+    r"[\"']?\s*[=:]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"'&,;)}]+",
     re.IGNORECASE,
 )
-_TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|dapi[0-9a-f]{16,}[\w-]*)")
+_TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{8,}|dapi[0-9a-f]{16,}[\w-]*)|(?<=\b[Bb]earer )[\w.~+/=-]{12,}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 
 
 def masked(text: str) -> str:
     """The text with everything that looks like a token, a password or a signed query replaced by `***`."""
     text = _CREDENTIALS.sub("***:***", text)
-    text = _SECRETS.sub(lambda found: found["name"] + "***", text)
+    text = _NAMED.sub(lambda found: found["name"] + "***", text)
     return _TOKENS.sub("***", text)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints.facts import Checkpoint, File
-from catalogger.checkpoints.hub import translated
+from catalogger.checkpoints.hub import python_files
 from catalogger.errors import CheckpointError
 
 _NAMED = ("config.json", "tokenizer_config.json")
@@ -30,11 +29,7 @@ def with_borrowed_code(checkpoint: Checkpoint, repo: str, revision: str | None) 
 
     Raises CheckpointError where a file of that name is there already, and what the Hub's client raises.
     """
-    from huggingface_hub import snapshot_download
-
-    with translated(repo, revision):
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns="*.py"))
-    code = {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
+    commit, code = python_files(repo, revision, _probe(checkpoint, repo))
     if clash := sorted(name for name in code if name in checkpoint.small):
         raise CheckpointError(checkpoint.origin.location, f'and "{repo}" both have a file "{clash[0]}"')
     small = {**checkpoint.small, **code}
@@ -43,7 +38,14 @@ def with_borrowed_code(checkpoint: Checkpoint, repo: str, revision: str | None) 
             small[path] = _own(checkpoint.small[path], repo)
     files = [File(path, len(content), hashlib.sha256(content).hexdigest()) for path, content in small.items()]
     files += [shard.file for shard in checkpoint.shards]
-    return replace(checkpoint, small=small, files=tuple(files), code=f"{repo}@{folder.name}")
+    return replace(checkpoint, small=small, files=tuple(files), code=f"{repo}@{commit}")
+
+
+def _probe(checkpoint: Checkpoint, repo: str) -> str:
+    """One file that the repository must have: the module of the first class that is taken from it."""
+    maps = [checkpoint.json(path).get("auto_map") for path in _NAMED]
+    classes = [value.partition("--")[2] for value in _strings(maps) if value.startswith(f"{repo}--")]
+    return f"{classes[0].partition('.')[0]}.py" if classes else "modeling.py"
 
 
 def _own(content: bytes, repo: str) -> bytes:

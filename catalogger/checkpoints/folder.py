@@ -7,7 +7,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+
+import yaml
 
 from catalogger.checkpoints.facts import Checkpoint, File, Origin, Shard
 from catalogger.checkpoints.headers import read_shard
@@ -30,12 +33,12 @@ def open_folder(folder: Path, origin: Origin, *, licence: str | None = None, all
             "is neither a folder nor ORG/REPO",
             "Give a folder, or a Hub repository as ORG/REPO[@REVISION].",
         )
-    sizes = dict(_files(folder))
-    chosen = select(sizes)
+    files = {path: _file(folder, path, size) for path, size in _files(folder)}
+    chosen = select(files)
     require_config(chosen, origin)
-    small = {path: _read_small(folder, path, sizes[path], origin) for path in (*chosen.small, *chosen.code)}
-    shards = tuple(_shard(folder, _file(folder, path, sizes[path])) for path in chosen.weights)
-    return assemble(origin, chosen, small, shards, sizes, licence=licence, root=folder, allow_pickle=allow_pickle)
+    small = {path: _read_small(folder, files[path], origin) for path in (*chosen.small, *chosen.code)}
+    shards = tuple(_shard(folder, files[path]) for path in chosen.weights)
+    return assemble(origin, chosen, small, shards, files, licence=licence, root=folder, allow_pickle=allow_pickle)
 
 
 def assemble(
@@ -43,7 +46,7 @@ def assemble(
     chosen: Selection,
     small: Mapping[str, bytes],
     shards: tuple[Shard, ...],
-    sizes: Mapping[str, int],
+    listed: Mapping[str, File],
     *,
     licence: str | None,
     root: Path | None,
@@ -52,7 +55,7 @@ def assemble(
     """One Checkpoint of the parts that folder and Hub have read.  Raises CheckpointError where a JSON file is none."""
     left_out = dict(chosen.left_out)
     if allow_pickle and not shards:
-        shards = tuple(Shard(File(path, sizes[path])) for path in chosen.pickled)
+        shards = tuple(Shard(listed[path]) for path in chosen.pickled)
         left_out = {path: why for path, why in left_out.items() if path not in chosen.pickled}
     for path, content in small.items():
         if path.endswith(".json"):
@@ -76,11 +79,14 @@ def require_config(chosen: Selection, origin: Origin) -> None:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Path and size of every file in the folder and one level below; links that lead nowhere are no files."""
     for entry in _entries(folder):
-        if entry.is_file():
-            yield entry.name, entry.stat().st_size
-        elif entry.is_dir():
-            yield from ((f"{entry.name}/{e.name}", e.stat().st_size) for e in _entries(Path(entry.path)) if e.is_file())
+        with suppress(OSError):
+            if entry.is_file():
+                yield entry.name, entry.stat().st_size
+            elif entry.is_dir():
+                inner = [e for e in _entries(Path(entry.path)) if e.is_file()]
+                yield from ((f"{entry.name}/{e.name}", e.stat().st_size) for e in inner)
 
 
 def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
@@ -91,15 +97,15 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
         raise SourceInvalid(str(folder), "cannot be read: permission denied") from error
 
 
-def _read_small(folder: Path, path: str, size: int, origin: Origin) -> bytes:
+def _read_small(folder: Path, file: File, origin: Origin) -> bytes:
     """A small file's content.  A link may not lead out of the checkpoint: its content would be published with the
     model.
     """
-    if size > LARGEST_SMALL:
-        raise CheckpointError(origin.location, f'has a "{path}" of {human(size)}, which is too large to be one')
+    path = file.path
+    if file.size > LARGEST_SMALL:
+        raise CheckpointError(origin.location, f'has a "{path}" of {human(file.size)}, which is too large to be one')
     target = (folder / path).resolve()
-    inside = target.is_relative_to(folder.resolve()) or target.parent.name == "blobs"
-    if not inside:
+    if not target.is_relative_to(folder.resolve()) and _blob(folder, path) is None:
         raise CheckpointError(
             origin.location,
             f'has a "{path}" that is a link out of the folder, to "{target}"',
@@ -113,10 +119,18 @@ def _read_small(folder: Path, path: str, size: int, origin: Origin) -> bytes:
 
 def _file(folder: Path, path: str, size: int) -> File:
     """The file, with the digest that the Hub's cache gives as the name of the blob."""
-    link = folder / path
-    blob = link.resolve() if link.is_symlink() else None
-    known = blob is not None and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name)
-    return File(path, size, blob.name if blob and known else None)
+    blob = _blob(folder, path)
+    return File(path, size, blob if blob and re.fullmatch(r"[0-9a-f]{64}", blob) else None)
+
+
+def _blob(folder: Path, path: str) -> str | None:
+    """The blob that the file is a link to, where the folder is a snapshot in the Hub's cache layout."""
+    link = folder.resolve() / path
+    if not link.is_symlink():
+        return None
+    target = Path(os.path.normpath(link.parent / link.readlink()))
+    snapshots = folder.resolve().parent
+    return target.name if snapshots.name == "snapshots" and target.parent == snapshots.parent / "blobs" else None
 
 
 def _shard(folder: Path, file: File) -> Shard:
@@ -133,19 +147,25 @@ def _require_json(path: str, content: bytes, origin: Origin) -> None:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(origin.location, f'has a "{path}" that is not JSON: {error}') from error
-    if path != "modules.json" and not isinstance(data, dict):
-        raise CheckpointError(origin.location, f'has a "{path}" that is no JSON object')
+    wanted, name = (list, "list") if path == "modules.json" else (dict, "object")
+    if not isinstance(data, wanted):
+        raise CheckpointError(origin.location, f'has a "{path}" that is no JSON {name}')
 
 
 def licence_id(card: Mapping[str, object]) -> str | None:
     """What a model card calls the licence; `other` stands for the name beside it."""
     said = card.get("license")
-    return str(card.get("license_name") or said) if said == "other" else str(said) if said else None
+    said = said[0] if isinstance(said, list) and said else said
+    named = card.get("license_name") if said == "other" else None
+    return next((text for text in (named, said) if isinstance(text, str) and text), None)
 
 
 def _card_licence(small: Mapping[str, bytes]) -> str | None:
     """The licence that the model card's front matter declares."""
-    card = small.get("README.md", b"").decode("utf-8", "replace")
+    card = small.get("README.md", b"").decode("utf-8", "replace").replace("\r\n", "\n")
     front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
-    said = dict(re.findall(r"^(license|license_name):\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE)) if front else {}
-    return licence_id(said)
+    try:
+        said = yaml.safe_load(front[1]) if front else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None  # a card that cannot be read declares nothing
+    return licence_id(said) if isinstance(said, dict) else None

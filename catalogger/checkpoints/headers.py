@@ -18,10 +18,12 @@ GUESS = 64 * 1024
 """Bytes asked for at first; the headers of ordinary shards fit, so one request is enough."""
 LARGEST = 100_000_000
 """The format's own limit of a header, in bytes."""
-_WIDTH = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
+_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16,
+    "U16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I8": 8, "U8": 8,
+    "BOOL": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
+_WORD = 1 << 64  # the format's numbers are unsigned 64-bit
 
 Read = Callable[[int, int], bytes]
 """Read(start, end): the bytes from start up to, not including, end; fewer where the file ends before."""
@@ -63,7 +65,9 @@ def _parse(file: File, read: Read) -> Shard:
 
 def _table(raw: bytes) -> dict[str, Any]:
     try:
-        table = json.loads(raw, object_pairs_hook=_unique)
+        table = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_natural, parse_constant=_no_constant
+        )
     except (ValueError, RecursionError) as error:
         raise _Bad(f"has a header that is not JSON: {error}") from error
     if not isinstance(table, dict):
@@ -75,7 +79,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         raise ValueError("a name is there twice")
+    for name in table:
+        name.encode("utf-8")
     return table
+
+
+def _natural(digits: str) -> int:
+    """The number; -1 for every negative one, as the format has none (`-0` is refused too)."""
+    if digits.startswith("-"):
+        return -1
+    if len(digits) > 20 or int(digits) >= _WORD:
+        raise ValueError(f"{digits[:20]}… does not fit 64 bits")
+    return int(digits)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _tensor(name: str, entry: object) -> Tensor:
@@ -85,10 +104,21 @@ def _tensor(name: str, entry: object) -> Tensor:
     if not isinstance(dtype, str) or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise _Bad(f'describes tensor "{name}" wrongly: {str(dict(entry))[:200]}')
     tensor = Tensor(name, dtype, tuple(shape), *offsets)
-    width = _WIDTH.get(dtype)
-    if tensor.end < tensor.start or (width and tensor.end - tensor.start != tensor.elements * width):
+    if dtype not in _BITS:
+        raise _Bad(f'has tensor "{name}" of an unknown dtype "{dtype[:40]}"')
+    if _bits(tensor) != (tensor.end - tensor.start) * 8:
         raise _Bad(f'gives tensor "{name}" of {dtype} {list(shape)} the bytes {list(offsets)}, which do not fit')
     return tensor
+
+
+def _bits(tensor: Tensor) -> int:
+    """The tensor's size.  Raises _Bad where the product leaves 64 bits on the way, as the format's own reader does."""
+    count = _BITS[tensor.dtype]
+    for length in (1, *tensor.shape):
+        count *= length
+        if count >= _WORD:
+            raise _Bad(f'has tensor "{tensor.name}" of a shape that is too large')
+    return count
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:

@@ -12,17 +12,17 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints.digests import DigestMemory, git_blob, hash_file
 from catalogger.checkpoints.facts import Checkpoint, File, Origin, Shard
 from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, licence_id, open_folder, require_config
-from catalogger.checkpoints.headers import Read, read_shard
+from catalogger.checkpoints.headers import GUESS, Read, read_shard
 from catalogger.checkpoints.selection import select
 from catalogger.errors import (
     AccessDenied,
@@ -36,6 +36,7 @@ from catalogger.errors import (
 
 _CONNECTIONS = 8
 _TRIES = 4
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _PASSING = (429, 500, 502, 503, 504)
 _TIMEOUT = 30  # seconds without an answer; the client's own default waits for ever
 
@@ -45,27 +46,40 @@ def open_hub(repo: str, revision: str | None, asked: str, *, allow_pickle: bool 
 
     Raises RepositoryNotFound, AccessDenied, NetworkUnreachable, CheckpointError.
     """
-    from huggingface_hub import HfApi, constants
-
-    if constants.HF_HUB_OFFLINE:
-        return _open_cached(repo, revision, asked, allow_pickle=allow_pickle)
-    with translated(repo, revision):
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT)
-    origin = Origin("hub", repo, info.sha, asked)
-    listed = {s.rfilename: _listed(s) for s in info.siblings or []}
-    sizes = {path: file.size for path, file in listed.items()}
-    chosen = select(listed)
+    if _offline():
+        folder = _cached_folder(repo, revision, "config.json")
+        return open_folder(folder, Origin("hub", repo, folder.name, asked), allow_pickle=allow_pickle)
+    listing = _list(repo, revision)
+    origin = Origin("hub", repo, listing.commit, asked)
+    chosen = select(listing.files)
     require_config(chosen, origin)
-    too_large = [p for p in (*chosen.small, *chosen.code) if sizes[p] > LARGEST_SMALL]
-    if too_large:
-        raise CheckpointError(
-            repo, f'has a "{too_large[0]}" of {human(sizes[too_large[0]])}, which is too large to be one'
-        )
+    names = (*chosen.small, *chosen.code)
+    _require_small(origin, [listing.files[name] for name in names])
     with ThreadPoolExecutor(_CONNECTIONS) as pool, translated(repo, revision):
-        contents = pool.map(lambda path: _small(origin, listed[path]), (*chosen.small, *chosen.code))
-        small = dict(zip((*chosen.small, *chosen.code), contents, strict=True))
-        shards = tuple(pool.map(lambda path: _header(origin, listed[path]), chosen.weights))
-    return assemble(origin, chosen, small, shards, sizes, licence=_licence(info), root=None, allow_pickle=allow_pickle)
+        small = dict(zip(names, pool.map(lambda path: _small(origin, listing.files[path]), names), strict=True))
+        shards = tuple(pool.map(lambda path: _header(origin, listing.files[path]), chosen.weights))
+        _remember_revision(repo, revision, listing.commit)
+    return assemble(
+        origin, chosen, small, shards, listing.files, licence=listing.licence, root=None, allow_pickle=allow_pickle
+    )
+
+
+def python_files(repo: str, revision: str | None, probe: str) -> tuple[str, dict[str, bytes]]:
+    """The commit and the Python files at the root of a repository, each compared with the Hub's digest.
+
+    `probe` is one of them, by which the repository is found in the cache when the Hub may not be asked.
+    """
+    if _offline():
+        folder = _cached_folder(repo, revision, probe)
+        return folder.name, {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
+    listing = _list(repo, revision)
+    origin = Origin("hub", repo, listing.commit, repo)
+    names = select(listing.files).code
+    _require_small(origin, [listing.files[name] for name in names])
+    with translated(repo, revision):
+        code = {path: _small(origin, listing.files[path]) for path in names}
+        _remember_revision(repo, revision, listing.commit)
+    return listing.commit, code
 
 
 def fetch(checkpoint: Checkpoint, memory: DigestMemory) -> Checkpoint:
@@ -108,17 +122,21 @@ def cache_root() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _open_cached(repo: str, revision: str | None, asked: str, *, allow_pickle: bool) -> Checkpoint:
-    """The same facts from the Hub's cache alone.  A shard that is not there is for the rules to find."""
-    from huggingface_hub import try_to_load_from_cache
+@dataclass(frozen=True)
+class _Listing:
+    commit: str
+    files: Mapping[str, File]
+    licence: str | None
 
-    found = try_to_load_from_cache(repo, "config.json", revision=revision)
-    if not isinstance(found, str):
-        raise NetworkUnreachable(
-            f"HF_HUB_OFFLINE is set and {_at(repo, revision)} is not in the cache.", "Unset HF_HUB_OFFLINE to fetch it."
-        )
-    folder = Path(found).parent
-    return open_folder(folder, Origin("hub", repo, folder.name, asked), allow_pickle=allow_pickle)
+
+def _list(repo: str, revision: str | None) -> _Listing:
+    """What the Hub says of a repository: the commit behind the revision, every file with its size and digest."""
+    from huggingface_hub import HfApi
+
+    with translated(repo, revision):
+        info = _patiently(lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT))
+    files = {s.rfilename: _listed(s) for s in info.siblings or []}
+    return _Listing(str(info.sha), files, licence_id(info.card_data or {}))
 
 
 def _listed(sibling: Any) -> File:
@@ -126,21 +144,59 @@ def _listed(sibling: Any) -> File:
     return File(sibling.rfilename, sibling.size or 0, lfs["sha256"] if lfs else None, None if lfs else sibling.blob_id)
 
 
-def _licence(info: Any) -> str | None:
-    return licence_id(info.card_data or {})
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _cached_folder(repo: str, revision: str | None, probe: str) -> Path:
+    """The snapshot of the revision in the Hub's cache.  A shard that is not in it is for the rules to find."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, probe, revision=revision)
+    if not isinstance(found, str):
+        at = _at(repo, revision)
+        raise NetworkUnreachable(
+            f"HF_HUB_OFFLINE is set and {at} is not in the cache.", "Unset HF_HUB_OFFLINE to fetch it."
+        )
+    return Path(found).parent
+
+
+def _remember_revision(repo: str, revision: str | None, commit: str) -> None:
+    """Write which commit the branch or tag is, where the client looks for it when it may not ask the Hub.
+
+    The client writes it only for files that it is asked for by that name; here they are asked for by the commit.
+    """
+    from huggingface_hub.file_download import repo_folder_name
+
+    if revision == commit:
+        return
+    ref = cache_root() / repo_folder_name(repo_id=repo, repo_type="model") / "refs" / (revision or "main")
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    ref.write_text(commit)
+
+
+def _require_small(origin: Origin, files: Iterable[File]) -> None:
+    """Raises CheckpointError for a file that is too large to be read whole, before any is fetched."""
+    for file in files:
+        if file.size > LARGEST_SMALL:
+            what = f'has a "{file.path}" of {human(file.size)}, which is too large to be one'
+            raise CheckpointError(origin.location, what)
 
 
 def _small(origin: Origin, file: File) -> bytes:
     """The content of a small file, which is what its digest says."""
-    path = _download(origin, file.path)
-    content = path.read_bytes()
-    if _digest_of(content, file) != _expected(file):
+    for last in (False, True):
+        path = _download(origin, file.path)
+        content = path.read_bytes()
+        found = git_blob(content) if file.blob else hashlib.sha256(content).hexdigest()
+        if found == _expected(file):
+            return content
         _remove(path)
-        content = _download(origin, file.path, again=True).read_bytes()
-    if (found := _digest_of(content, file)) != _expected(file):
-        _remove(path)
-        raise DigestMismatch(origin.location, file.path, _expected(file), found)
-    return content
+        if last:
+            raise DigestMismatch(origin.location, file.path, _expected(file), found)
+    raise AssertionError("the last try returns or raises")
 
 
 def _header(origin: Origin, file: File) -> Shard:
@@ -158,50 +214,48 @@ def _ranged(origin: Origin, file: File) -> Read:
     headers = build_hf_headers()
 
     def read(start: int, end: int) -> bytes:
-        return _get(url, {**headers, "Range": f"bytes={start}-{end - 1}"}, end - start)
+        return bytes(_patiently(lambda: _get(url, {**headers, "Range": f"bytes={start}-{end - 1}"}, end - start)))
 
     return read
 
 
 def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
     """At most so many bytes of the answer: a server that ignores ranges would else send the whole shard."""
-    from huggingface_hub import utils
+    from huggingface_hub.utils import get_session, hf_raise_for_status
 
-    held = b""
-    if hasattr(utils, "http_stream_backoff"):
-        with utils.http_stream_backoff(
-            "GET", url, headers=dict(headers), timeout=_TIMEOUT, follow_redirects=True
-        ) as response:
-            utils.hf_raise_for_status(response)
-            for chunk in response.iter_bytes():
-                held += chunk
-                if len(held) >= most:
-                    break
+    session, held = get_session(), bytearray()
+    if hasattr(session, "stream"):  # httpx, from huggingface_hub 1.0 on
+        answer = session.stream("GET", url, headers=dict(headers), timeout=_TIMEOUT, follow_redirects=True)
     else:
-        with utils.http_backoff("GET", url, headers=dict(headers), timeout=_TIMEOUT, stream=True) as response:
-            utils.hf_raise_for_status(response)
-            for chunk in response.iter_content(most):
-                held += chunk
-                if len(held) >= most:
-                    break
-    return held[:most]
+        answer = session.get(url, headers=dict(headers), timeout=_TIMEOUT, stream=True)
+    with answer as response:
+        hf_raise_for_status(response)
+        for chunk in response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(GUESS):
+            held += chunk
+            if len(held) >= most:
+                break
+    return bytes(held[:most])
 
 
-def _download(origin: Origin, path: str, *, again: bool = False) -> Path:
-    """One file in the Hub's cache.
+def _download(origin: Origin, path: str) -> Path:
+    from huggingface_hub import hf_hub_download
 
-    The client gives up at the first 503 or reset of a file; a few more tries are cheap.
-    """
-    from huggingface_hub import errors, hf_hub_download
+    return Path(_patiently(lambda: hf_hub_download(origin.location, path, revision=origin.revision)))
+
+
+def _patiently(call: Callable[[], Any]) -> Any:
+    """The call's result.  The client gives up at the first 503 or reset; a few more tries are cheap."""
+    from huggingface_hub import errors
 
     for attempt in range(_TRIES):
+        last = attempt == _TRIES - 1
         try:
-            return Path(hf_hub_download(origin.location, path, revision=origin.revision, force_download=again))
+            return call()
         except errors.HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) not in _PASSING or attempt == _TRIES - 1:
+            if last or getattr(error.response, "status_code", None) not in _PASSING:
                 raise
         except _transport_errors():
-            if attempt == _TRIES - 1:
+            if last:
                 raise
         time.sleep(2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
     raise AssertionError("the last try returns or raises")
@@ -224,24 +278,19 @@ def _fetch(origin: Origin, file: File, memory: DigestMemory) -> None:
     path = _download(origin, file.path)
     if present and not memory.distrusts:
         return
-    found = _digest(path, file, memory)
-    if found == _expected(file):
-        return
-    _remove(path)
-    path = _download(origin, file.path, again=True)
-    found = _digest(path, file, memory)
-    if found != _expected(file):
+    for last in (False, True):
+        found = _digest(path, file, memory)
+        if found == _expected(file):
+            return
         _remove(path)
-        raise DigestMismatch(origin.location, file.path, _expected(file), found)
+        if last:
+            raise DigestMismatch(origin.location, file.path, _expected(file), found)
+        path = _download(origin, file.path)
 
 
 def _expected(file: File) -> str:
     """The Hub's digest; Git's object id outside its large-file storage."""
     return file.blob or file.sha256 or ""
-
-
-def _digest_of(content: bytes, file: File) -> str:
-    return git_blob(content) if file.blob else hashlib.sha256(content).hexdigest()
 
 
 def _digest(path: Path, file: File, memory: DigestMemory) -> str:
@@ -289,7 +338,7 @@ def translated(repo: str, revision: str | None) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise _refused(at, error) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in _DISK:
             raise DiskError(
                 f'Cannot write to "{error.filename or cache_root()}": {error.strerror}.',
                 "HF_HOME names another folder.",

@@ -24,8 +24,10 @@ def open_source(asked: str, *, allow_pickle: bool = False) -> Checkpoint:
     if asked.startswith("package:"):
         folder, version = _in_distribution(asked)
         return open_folder(folder, Origin("package", str(folder), version, asked), allow_pickle=allow_pickle)
-    path = Path(asked).expanduser()
-    if path.exists() or asked.startswith((".", "/", "~")):
+    path = _path(asked)
+    if asked.startswith((".", "/", "~")) or (path and path.exists()):
+        if path is None:
+            raise SourceInvalid(asked, "is no path that can be looked at")
         return open_folder(path, Origin("folder", str(path.absolute()), None, asked), allow_pickle=allow_pickle)
     if found := _REPO.fullmatch(asked):
         return open_hub(found["repo"], found["revision"], asked, allow_pickle=allow_pickle)
@@ -34,6 +36,18 @@ def open_source(asked: str, *, allow_pickle: bool = False) -> Checkpoint:
         "is no folder that exists, no ORG/REPO and no package:DISTRIBUTION/FOLDER",
         "Examples: --source ./my-model   --source BAAI/bge-small-en-v1.5@main   --source package:my-models/bge",
     )
+
+
+def _path(asked: str) -> Path | None:
+    """The path, or None for what the system takes for none: too long, of an unknown user, behind a closed folder."""
+    if not asked:
+        return None
+    try:
+        path = Path(asked).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
 
 
 def save_objects(model: Any, tokenizer: Any, folder: Path) -> Checkpoint:

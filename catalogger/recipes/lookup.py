@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -18,6 +19,8 @@ from catalogger.errors import RecipeInvalid, RecipeNotFound
 from catalogger.recipes.schema import Recipe
 
 LIBRARY = Path(__file__).with_name("library")
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError, OverflowError)
+"""What PyYAML raises for text that is no YAML, or for a value that is not of the type that its tag says."""
 _LARGEST = 64 * 1024  # bytes; a recipe is a page of text, anything larger is something else
 
 
@@ -71,8 +74,9 @@ def _path_of(name: str) -> Path:
         return library()[name]
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or "/" in name:
-        if path.is_file():
-            return path
+        with suppress(OSError):  # a name that the system takes for none
+            if path.is_file():
+                return path
         raise RecipeInvalid(name, [(None, "", "there is no such file")])
     raise RecipeNotFound(name, list(library()), difflib.get_close_matches(name.lower(), library(), n=3, cutoff=0.5))
 
@@ -97,8 +101,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise RecipeInvalid(name, [(1, "", "is not a mapping of keys to values")])
@@ -109,12 +114,13 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, 
             raise RecipeInvalid(name, twice)
         data: dict[str, Any] = loader.construct_document(node)
         return data, lines
-    except (yaml.YAMLError, ValueError) as error:
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
         raise RecipeInvalid(name, [(mark.line + 1 if mark else None, "", f"is not YAML: {reason}")]) from error
     finally:
-        loader.dispose()
+        if loader:
+            loader.dispose()
 
 
 def _walk(
@@ -164,7 +170,7 @@ def _override(data: dict[str, Any], override: str, problems: list[tuple[int | No
         return
     try:
         value = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
-    except yaml.YAMLError:
+    except _NOT_YAML:
         problems.append((None, key, f'"{text}" is not YAML'))
         return
     for part in keys[:-1]:
@@ -190,12 +196,28 @@ def _key(at: tuple[str | int, ...]) -> str:
 def _sentence(error: Any) -> str:
     match error["type"]:
         case "extra_forbidden":
-            key = str(error["loc"][-1])
-            near = difflib.get_close_matches(key, Recipe.model_fields, n=1) if len(error["loc"]) == 1 else []
+            *parents, key = (str(part) for part in error["loc"])
+            near = difflib.get_close_matches(key, _fields(parents), n=1)
             return f'unknown key; did you mean "{near[0]}"?' if near else "unknown key"
         case "missing":
             return "is missing"
         case "value_error":
             return str(error["ctx"]["error"])
         case _:
-            return f"{error['msg']}, not {error['input']!r}"
+            return f"{error['msg']}, not {_shown(error['input'])}"
+
+
+def _fields(parents: Sequence[str]) -> list[str]:
+    """The keys that the schema knows below these."""
+    if not parents:
+        return list(Recipe.model_fields)
+    annotation = Recipe.model_fields[parents[0]].annotation
+    return [name for part in get_args(annotation) for name in getattr(part, "model_fields", ())]
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list
+        return "a value too large to show"
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -179,7 +179,7 @@ def adapter_keys(facts: Facts) -> Iterator[Finding]:
 @rule("CK009", protects=True)
 def remote_code(facts: Facts) -> Iterator[Finding]:
     """Code that a checkpoint brings is used only with consent."""
-    mapped = facts.checkpoint.config.get("auto_map")
+    mapped = facts.checkpoint.config.get("auto_map") or facts.checkpoint.tokenizer_config.get("auto_map")
     known = facts.recipe.remote_code and facts.recipe.remote_code.repo
     if strange := borrowed_repos(facts.checkpoint) - {known}:
         fix = "Use a recipe whose remote_code names that repository, after reading its code."
