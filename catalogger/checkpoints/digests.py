@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-BLOCK = 1 << 20  # bytes read at a time; larger ones only cost memory
+BLOCK = 1 << 18  # bytes read at a time; larger ones only cost memory
 _SETTLED = 50_000_000  # ns; a file younger than a few clock ticks could change without its times showing it
 
 Tick = Callable[[int], None]

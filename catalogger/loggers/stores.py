@@ -64,18 +64,40 @@ def choose_stores(tracking_uri: str | None, registry_uri: str | None) -> Stores:
 
 @contextmanager
 def pointed_at(stores: Stores) -> Iterator[None]:
-    """MLflow's global addresses are these inside, and what they were before outside."""
+    """MLflow's global addresses are these inside, and what they were before outside.
+
+    By environment variables where these win: MLflow's setters start its tracing, which costs memory and time.
+    """
+    wanted = {"MLFLOW_TRACKING_URI": stores.tracking_uri, "MLFLOW_REGISTRY_URI": stores.registry_uri}
+    variables = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        with _set_globally(stores):
+            yield
+    finally:
+        for name, value in variables.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _set_globally(stores: Stores) -> Iterator[None]:
+    """Override what a notebook has set by MLflow's setters, if it has, and put it back."""
     import mlflow
 
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    registry_before = _registry_set_here()
+    tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    if (tracking, registry) == (stores.tracking_uri, stores.registry_uri):
+        yield
+        return
+    registry = _registry_set_here() or ""
     mlflow.set_tracking_uri(stores.tracking_uri)
     mlflow.set_registry_uri(stores.registry_uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before or "")
-        mlflow.set_registry_uri(registry_before or "")
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(registry)
 
 
 @contextmanager

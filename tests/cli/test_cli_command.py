@@ -62,8 +62,8 @@ def test_from_the_hub_to_a_version(tmp_path: Path, work: Path, hub: Hub, closed:
     folder = checkpoints.llama(tmp_path / "first", hidden=128, shards=2)
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04." + bytes(100_000))
     commit = hub.add("org/bot", folder, licence="apache-2.0")
-    job = ("--recipe", "llama-chat", "--source", "org/bot", "--name", "main.ml.bot", "--alias", "champion")
-    job = (*job, "--tag", "team=search", "-o", "json")
+    content = ["--recipe", "llama-chat", "--source", "org/bot"]
+    job = [*content, "--name", "main.ml.bot", "--alias", "champion", "--tag", "team=search", "-o", "json"]
 
     first = run(*job, HF_ENDPOINT=hub.url)
     assert first.code == 0, first.err
@@ -96,7 +96,7 @@ def test_from_the_hub_to_a_version(tmp_path: Path, work: Path, hub: Hub, closed:
     assert (newer["action"], newer["version"], newer["source"]["revision"]) == ("registered", "2", moved)
     assert moved != commit
 
-    offline = run(*job[:4], "--name", "main.ml.offline", HF_ENDPOINT=closed, HF_HUB_OFFLINE="1")
+    offline = run(*content, "--name", "main.ml.offline", HF_ENDPOINT=closed, HF_HUB_OFFLINE="1")
     assert offline.code == 0, offline.err
     assert offline.out.startswith("registered   main.ml.offline version 1\n")
     assert f"org/bot @ {moved}" in offline.out
@@ -312,7 +312,7 @@ def test_an_artifact_folder_that_cannot_be_made(llama: Path, work: Path) -> None
 
 def test_a_working_folder_that_is_not_writable(llama: Path) -> None:
     """Said at once, not after MLflow's own minutes of trying again.  Nobody may write to /proc, not even root."""
-    done = run("--recipe", "llama-chat", "--source", str(llama), "-o", "json", cwd=Path("/proc"), timeout=25)
+    done = run("--recipe", "llama-chat", "--source", str(llama), "-o", "json", cwd=Path("/proc"), timeout=15)
     assert (done.code, done.document["error"]["code"]) == (6, "disk")
     assert "/proc/mlflow.db" in done.err
 
