@@ -254,8 +254,10 @@ def _patiently(call: Callable[[], Any]) -> Any:
         except errors.HfHubHTTPError as error:
             if last or getattr(error.response, "status_code", None) not in _PASSING:
                 raise
-        except _transport_errors():
-            if last:
+        except _transport_errors() as error:
+            if (
+                last or type(error).__name__ == "ConnectError"
+            ):  # refused, or no such host: that does not pass in seconds
                 raise
         time.sleep(2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
     raise AssertionError("the last try returns or raises")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -91,24 +92,32 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
 
 def main() -> None:
     """Entry point of the `log-model` script: runs a command and ends the process with the exit code of its outcome."""
-    as_json, debug = _wants_json(sys.argv[1:]), "--debug" in sys.argv[1:]
     try:
-        cli.main(standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as ended:
-        code = ended.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        interrupted()
+        code = _run(sys.argv[1:])
         sys.stdout.flush()
-        os._exit(130)  # downloads of other threads would hold the process; they resume in the next run
     except BrokenPipeError:
-        os._exit(1)
-    except Exception as error:
-        code = fail(error, as_json=as_json, debug=debug)
+        os._exit(141)  # as the shell counts a process that SIGPIPE ended: the reader left, whatever was done is done
+    except KeyboardInterrupt:
+        interrupted()
+        os._exit(130)  # downloads of other threads would hold the process; they are taken up by the next run
     sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        cli.main(arguments, prog_name="log-model", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.Abort as stopped:
+        raise KeyboardInterrupt from stopped
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return fail(error, as_json=_wants_json(arguments), debug="--debug" in arguments)
+    return 0
 
 
 def _wants_json(arguments: list[str]) -> bool:
     """Known before parsing, as a usage error is also a document then."""
-    joined = " ".join(arguments)
-    return any(form in joined for form in ("-o json", "-ojson", "--output json", "--output=json"))
+    joined = {"-ojson", "-o=json", "--output=json"} & set(arguments)
+    return bool(joined) or any(f in ("-o", "--output") and form == "json" for f, form in pairwise(arguments))

@@ -28,14 +28,14 @@ from catalogger.errors import UsageError, human, masked
 from catalogger.loggers import mlmodel
 from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
 from catalogger.loggers.lock import registration_lock
-from catalogger.loggers.outcome import Moved, Outcome
+from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.place import Weights
 from catalogger.loggers.plan import make_plan, require_room
 from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
-from catalogger.loggers.stores import Stores, choose_stores, pointed_at, translated
+from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, translated
 from catalogger.recipes import NamedRecipe, load_recipe
 from catalogger.validators import Facts, Report, check_alias, check_name, default_name, run_rules
 
@@ -145,6 +145,7 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
     report.raise_on_error()
     if borrowed := borrowed_repos(checkpoint) and request.recipe.recipe.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
+    require_reachable(request.stores)
     work = _Work(request, checkpoint, report)
     return work.plan() if dry_run else work.do()
 
@@ -175,6 +176,8 @@ class _Work:
             with translated(self.request.stores):
                 known = self._registered(Registry(self.request.stores), digest)
         plan = make_plan(self._job(lambda _: None), self.request.stores)
+        if known:
+            plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
         return self._outcome("planned", known, None, plan=plan)
 
     def do(self) -> Outcome:
@@ -316,7 +319,9 @@ class _Work:
         request = self.request
         return version_tags(request.recipe, self.checkpoint, digest, self._shape(), request.ignore, request.tags)
 
-    def _outcome(self, action: Any, version: Version | None, logged: Logged | None, **more: Any) -> Outcome:
+    def _outcome(
+        self, action: Any, version: Version | None, logged: Logged | None, plan: Plan | None = None
+    ) -> Outcome:
         request, origin = self.request, self.checkpoint.origin
         moved = logged.moved if logged else Moved()
         return Outcome(
@@ -334,13 +339,13 @@ class _Work:
             tracking_uri=masked(request.stores.tracking_uri),
             registry_uri=masked(request.stores.registry_uri),
             location=version.location if version else None,
-            weights=logged.weights if logged else "in place",
+            weights=logged.weights if logged else plan.weights if plan else "in place",
             bytes=replace(moved, read=moved.read + self._moved.read, fetched=self._moved.fetched),
             seconds=0.0,
             aliases=request.aliases if action != "planned" else (),
             name_was_derived=request.name_was_derived,
             store_is_default=request.stores.is_default,
-            **more,
+            plan=plan,
         )
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
+from urllib.request import getproxies
 
 from catalogger.errors import AccessDenied, CataloggerError, DiskError, NetworkUnreachable, RegistryError, UsageError
+from catalogger.loggers.place import existing
 
+_PATIENCE = 10  # seconds for a connection
+_OTHER_STORE = "Change to a folder that is writable, or name another store by --tracking-uri."
 EMBEDDED = "mlflow.db"
 """The file of the embedded default, in the working folder: where MLflow itself looks for it."""
 
@@ -60,6 +66,37 @@ def choose_stores(tracking_uri: str | None, registry_uri: str | None) -> Stores:
             "It registers to the embedded default and to MLflow tracking servers: --registry-uri sqlite:///… or http://…",
         )
     return Stores(tracking, registry, is_default=said is None)
+
+
+def require_reachable(stores: Stores) -> None:
+    """Raises DiskError or NetworkUnreachable at once for what MLflow itself would try again for minutes."""
+    for uri in dict.fromkeys((stores.tracking_uri, stores.registry_uri)):
+        if file := sqlite_file(uri):
+            _require_writable(file)
+        elif uri.startswith(("http://", "https://")) and not getproxies():
+            _require_listener(uri)
+
+
+def _require_writable(file: Path) -> None:
+    try:
+        if file.exists():
+            file.open("r+b").close()
+        else:
+            tempfile.TemporaryFile(dir=existing(file.parent)).close()
+    except OSError as error:
+        raise DiskError(f'The database "{file}" cannot be written: {error.strerror}.', _OTHER_STORE) from error
+
+
+def _require_listener(uri: str) -> None:
+    parsed = urlparse(uri)
+    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    try:
+        socket.create_connection((parsed.hostname or "", port), timeout=_PATIENCE).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NetworkUnreachable(
+            f'"{uri}" cannot be reached: {reason}.', "Check the address and the network."
+        ) from error
 
 
 @contextmanager
@@ -153,9 +190,8 @@ def _of_mlflow(error: Exception, stores: Stores) -> CataloggerError:
             "Check the credentials of the tracking server (MLFLOW_TRACKING_TOKEN or …_USERNAME).",
         )
     if "API request to" in text or "Max retries exceeded" in text or "Connection" in text:
-        return NetworkUnreachable(
-            f"{where} cannot be reached: {text}", "Check the address and the network, then run the same command again."
-        )
+        fix = "Check the address and the network, then run the same command again."
+        return NetworkUnreachable(f"{where} cannot be reached, or does not answer in time.", fix)
     if "No such file or directory" in text or "unable to open database file" in text or "readonly database" in text:
         return DiskError(f"{where} cannot be opened: {text}", "Is the folder there and writable?")
     return RegistryError(
