@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import platform
 import tempfile
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 import click
 
-from benchmarks.candidates import CANDIDATES, HELPS, Candidate, Database, Usage, Workshop, workshop
-from benchmarks.report import BUDGETS, Case, Machine, Results, draw, markdown, verdicts
+from benchmarks.candidates import CANDIDATES, HELPS, Candidate, Case, Database, Results, Usage, Workshop, workshop
+from benchmarks.report import BUDGETS, draw, markdown, verdicts
 
 _DATABASES: tuple[Database, ...] = ("existing", "fresh")
 _WARM_UP = 0.02  # GB
+_PACKAGES = ("catalogger", "mlflow", "transformers", "torch", "huggingface_hub", "sqlalchemy")
 
 
 @click.command()
@@ -29,12 +34,15 @@ _WARM_UP = 0.02  # GB
 def main(repeats: int, sizes: str, only: str | None, folder: Path) -> None:
     """Measure catalogger side by side with MLflow's documented way."""
     wanted = BUDGETS[only].needs if only else frozenset(CANDIDATES | HELPS)
-    before = Machine.now(folder)
+    began = _moment()
     gigabytes = sorted(float(size) for size in sizes.split(","))
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder.absolute()) as temporary:
         results = _measure(Path(temporary), gigabytes, repeats, wanted)
     lines = verdicts(results, [only] if only else list(BUDGETS))
-    text = markdown(results, lines, before, Machine.now(folder), repeats)
+    turns = f"{repeats} of each, in turn, each a new process; bytecode compiled, input in the page cache"
+    weights = ", ".join(f"{size:g} GB: {exact:,} bytes" for size, exact in results.weights.items())
+    moments = [("began", began), ("ended", _moment()), ("runs", turns), ("weights", weights)]
+    text = markdown(results, lines, [*_machine(folder), *moments])
     print(text)
     if only is None:
         target = Path(__file__).parent
@@ -48,7 +56,7 @@ def _measure(folder: Path, sizes: Iterable[float], repeats: int, wanted: frozens
     weights: dict[float, int] = {}
     with workshop(folder, _WARM_UP) as shop:
         _round(shop, None, wanted, {})  # compiles what is not compiled yet
-        _require_bytecode()
+        _require_bytecode(wanted)
         for _ in range(repeats):
             _helps(shop, wanted, samples)
     for size in sizes:
@@ -85,11 +93,39 @@ def _sample(
     click.echo(f"{about:20} {database or '-':10} {candidate.label:42} {usage.wall:7.2f} s", err=True)
 
 
-def _require_bytecode() -> None:
-    for name in ("mlflow", "torch", "transformers", "sqlalchemy", "catalogger"):
+def _require_bytecode(wanted: frozenset[str]) -> None:
+    packages = ["mlflow", "sqlalchemy", "catalogger", *(["torch", "transformers"] if "upstream" in wanted else [])]
+    for name in packages:
         spec = importlib.util.find_spec(name)
         if spec and spec.origin and not Path(importlib.util.cache_from_source(spec.origin)).exists():
             raise SystemExit(f"{name} has no bytecode and its folder cannot be written; compile it, or ratios lie.")
+
+
+def _moment() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}"
+
+
+def _machine(folder: Path) -> list[tuple[str, str]]:
+    """This machine, the file system of `folder`, and the versions of what was measured."""
+    memory = int(_field("/proc/meminfo", "MemTotal").split()[0]) * 1024
+    versions = [f"{package} {metadata.version(package)}" for package in _PACKAGES]
+    return [
+        ("processor", f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} cores"),
+        ("RAM", f"{memory / 1e9:.0f} GB"),
+        ("file system", _file_system(folder.resolve())),
+        ("system", f"{platform.system()} {platform.release()}"),
+        ("versions", ", ".join([f"Python {platform.python_version()}", *versions])),
+    ]
+
+
+def _field(file: str, name: str) -> str:
+    lines = Path(file).read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "unknown")
+
+
+def _file_system(folder: Path) -> str:
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    return max((len(Path(where).parts), kind) for where, kind in mounts if folder.is_relative_to(where))[1]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from fakes.hub import Hub
@@ -57,7 +58,7 @@ _EXPECTED["again"] = ("unchanged", "in place")
 class Usage:
     """What the kernel says of one process and the children it waited for: seconds and bytes.
 
-    `read` and `written` count what passed through system calls, from the page cache or not; a mapped file is in neither.
+    `read` and `written` count what passed through system calls, cached or not; a mapped file is in neither.
     `dirtied` counts what went towards the disk, mapped or not.
     """
 
@@ -68,6 +69,36 @@ class Usage:
     read: int
     written: int
     dirtied: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """A candidate at a size in GB on a kind of database; None where it has none."""
+
+    candidate: str
+    size: float | None = None
+    database: str | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every run of every case, and the exact bytes of weights by size."""
+
+    samples: Mapping[Case, Sequence[Usage]]
+    weights: Mapping[float, int]
+
+    def median(self, case: Case, figure: str) -> float:
+        """The median of one figure of `Usage` over the runs of a case."""
+        return float(median(getattr(usage, figure) for usage in self.samples[case]))
+
+    def spread(self, case: Case, figure: str) -> str:
+        """Least and most."""
+        values = [getattr(usage, figure) for usage in self.samples[case]]
+        return f"{min(values):.2f} to {max(values):.2f}"
+
+    def nearest(self, wanted: float) -> float:
+        """The size that a budget is for, or the largest in its place."""
+        return wanted if wanted in self.weights else max(self.weights)
 
 
 def run(arguments: list[str], folder: Path, env: dict[str, str]) -> tuple[Usage, str]:
