@@ -33,7 +33,7 @@ from catalogger.loggers.place import Weights
 from catalogger.loggers.plan import make_plan, require_room
 from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.provenance import description, version_tags
-from catalogger.loggers.record import Job, Logged, log
+from catalogger.loggers.record import Job, Logged, log, preview
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, translated
 from catalogger.recipes import NamedRecipe, load_recipe
@@ -175,7 +175,8 @@ class _Work:
         if self.request.stores.exist and (digest := self._fingerprint()):
             with translated(self.request.stores):
                 known = self._registered(Registry(self.request.stores), digest)
-        plan = make_plan(self._job(lambda _: None), self.request.stores)
+        job = self._job(lambda _: None)
+        plan = make_plan(job, self.request.stores, preview(job))
         if known:
             plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
         return self._outcome("planned", known, None, plan=plan)

@@ -11,14 +11,14 @@ from catalogger.checkpoints.hub import cache_root, to_fetch
 from catalogger.errors import NotEnoughRoom
 from catalogger.loggers.outcome import Disk, Plan
 from catalogger.loggers.place import existing, same_file_system
-from catalogger.loggers.record import Job, preview
+from catalogger.loggers.record import Job
 from catalogger.loggers.stores import Stores, local_folder
 
 _SPARE = 50_000_000  # bytes that a file system should keep free beside the plan: database, logs, small files
 
 
-def make_plan(job: Job, stores: Stores) -> Plan:
-    """Files, bytes, names and disk of the job.  Changes nothing."""
+def make_plan(job: Job, stores: Stores, mlmodel: str = "") -> Plan:
+    """Files, bytes, names and disk of the job, with the text of MLmodel where it is to be shown.  Changes nothing."""
     fetched = to_fetch(job.checkpoint)
     artifacts = artifact_folder(stores)
     weights = sum(i.size for i in job.layout.weights)
@@ -35,7 +35,7 @@ def make_plan(job: Job, stores: Stores) -> Plan:
         to_upload=0 if artifacts else job.layout.size,
         weights=how,
         disks=tuple(_by_file_system(needs)),
-        mlmodel=preview(job),
+        mlmodel=mlmodel,
     )
 
 

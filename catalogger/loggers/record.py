@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,11 +185,13 @@ class _Flavor:
     def undo(self) -> None:
         """Take away what was begun: the artifact folder, and READY or PENDING from a logged model that is not whole."""
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         if self._made:
             shutil.rmtree(self._made, ignore_errors=True)
         if self._model_id:
-            mlflow.MlflowClient().finalize_logged_model(self._model_id, "FAILED")
+            with suppress(MlflowException):  # what stopped the job is told, not that its mark could not be set
+                mlflow.MlflowClient().finalize_logged_model(self._model_id, "FAILED")
 
 
 @contextmanager
