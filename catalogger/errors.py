@@ -10,7 +10,6 @@
     │   ├── RepositoryNotFound
     │   └── DigestMismatch
     ├── CheckFailed                    2   findings of severity error; nothing was changed
-    ├── MissingDependency              2   a package that this step needs is not installed
     ├── AccessDenied                   4   authentication or permission
     ├── NetworkUnreachable             5   the other side cannot be reached or does not answer in time
     ├── DiskError                      6   no room, or not writable
@@ -162,17 +161,6 @@ class CheckFailed(CataloggerError):
         wrong = [f for f in findings if f["severity"] == "error"]
         count = "1 check" if len(wrong) == 1 else f"{len(wrong)} checks"
         super().__init__(f"{count} failed: {', '.join(str(f['code']) for f in wrong)}. Nothing was changed.")
-
-
-class MissingDependency(CataloggerError):
-    """A package that this step needs is not installed."""
-
-    code = "missing-dependency"
-    exit_code = 2
-
-    def __init__(self, package: str, purpose: str, extra: str) -> None:
-        self.package, self.purpose, self.extra = package, purpose, extra
-        super().__init__(f'"{package}" is needed to {purpose}.', f"pip install 'catalogger[{extra}]'")
 
 
 class AccessDenied(CataloggerError):

@@ -288,7 +288,7 @@ class _Work:
             request.progress.say(f"Fetching {human(plan.to_fetch)}")
             self._moved = replace(self._moved, fetched=plan.to_fetch)
         self.checkpoint = fetch(self.checkpoint, request.memory)
-        size = sum(i.size for i in self.layout.weights)
+        size = self.layout.weight_bytes
         request.progress.say(f"Logging {human(size)} of weights ({plan.weights})")
         with request.progress.bar("weights", size) as tick:
             return log(self._job(tick), request.name.rpartition(".")[2], self._seal)

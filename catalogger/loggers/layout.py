@@ -45,6 +45,10 @@ class Layout:
         return tuple(i for i in self.items if i.weights is not None)
 
     @property
+    def weight_bytes(self) -> int:
+        return sum(i.size for i in self.weights)
+
+    @property
     def size(self) -> int:
         return sum(i.size for i in self.items)
 

@@ -21,7 +21,7 @@ def make_plan(job: Job, stores: Stores, mlmodel: str = "") -> Plan:
     """Files, bytes, names and disk of the job, with the text of MLmodel where it is to be shown.  Changes nothing."""
     fetched = to_fetch(job.checkpoint)
     artifacts = artifact_folder(stores)
-    weights = sum(i.size for i in job.layout.weights)
+    weights = job.layout.weight_bytes
     small = job.layout.size - weights
     how = _how(job, artifacts)
     written = small + (weights if how == "copied" else 0)

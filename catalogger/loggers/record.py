@@ -134,7 +134,7 @@ class _Flavor:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(item.content)
         mlmodel.write_example(mlflow_model, job.recipe.recipe.task, folder)
-        mlflow_model.model_size_bytes = _bytes_below(folder) + sum(i.size for i in job.layout.weights)
+        mlflow_model.model_size_bytes = _bytes_below(folder) + job.layout.weight_bytes
         mlflow_model.save(str(folder / "MLmodel"))
         mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
         if placed := local_folder(self.location):
