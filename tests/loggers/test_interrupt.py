@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -31,17 +32,31 @@ def _command(*arguments: str) -> list[str]:
 
 def _interrupt_when(process: subprocess.Popen[str], reached: Callable[[], bool]) -> str:
     """Send SIGINT as soon as the condition holds; gives what the command said on stderr."""
-    deadline = time.monotonic() + 120
-    while not reached():
-        assert process.poll() is None, f"the command ended first: {process.communicate()[1]}"
-        assert time.monotonic() < deadline
-    process.send_signal(signal.SIGINT)
-    said: str = process.communicate(timeout=60)[1]
+    with process:
+        try:
+            deadline = time.monotonic() + 120
+            while not reached():
+                assert process.poll() is None, f"the command ended first: {process.communicate()[1]}"
+                assert time.monotonic() < deadline
+            process.send_signal(signal.SIGINT)
+            said: str = process.communicate(timeout=60)[1]
+        except BaseException:
+            process.kill()
+            raise
     return said
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest weight file below the folder, of those that are still there when looked at."""
+    sizes = [0]
+    for file in folder.rglob("*.safetensors"):
+        with suppress(FileNotFoundError):
+            sizes.append(file.stat().st_size)
+    return max(sizes)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +66,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_interrupted_while_placing(big: Path, work: Path) -> None:
     process = _start("--source", str(big), "--name", "main.ml.bot")
-    said = _interrupt_when(process, lambda: any(p.stat().st_size > 10_000_000 for p in work.rglob("*.safetensors")))
+    said = _interrupt_when(process, lambda: _largest(work) > 10_000_000)
     assert process.returncode == 130
     assert "Run the same command again" in said
     assert not list(work.rglob("*.safetensors")), "what was begun is taken away"
