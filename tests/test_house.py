@@ -12,7 +12,7 @@ import pytest
 import catalogger
 
 PACKAGE = Path(catalogger.__file__).parent
-STAIRS = ["errors", "recipes", "checkpoints", "validators", "loggers", "cli"]
+STAIRS = ["errors", "files", "recipes", "checkpoints", "validators", "loggers", "cli"]
 HEAVY = ("mlflow", "torch", "transformers", "databricks", "matplotlib", "pandas", "huggingface_hub", "pydantic")
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints.digests import DigestMemory, git_blob, hash_file
 from catalogger.checkpoints.facts import Checkpoint, File, Origin, Shard
 from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, licence_id, open_folder, require_config
 from catalogger.checkpoints.headers import GUESS, Read, read_shard
@@ -33,6 +32,7 @@ from catalogger.errors import (
     RepositoryNotFound,
     human,
 )
+from catalogger.files.digests import DigestMemory, git_blob, hash_file
 
 _CONNECTIONS = 8
 _TRIES = 4

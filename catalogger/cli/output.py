@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from catalogger.checkpoints.digests import Tick
 from catalogger.errors import CataloggerError, CheckFailed, UsageError, masked
+from catalogger.files.digests import Tick
 
 
 def emit(document: Mapping[str, Any]) -> None:

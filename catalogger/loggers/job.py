@@ -5,11 +5,11 @@ Everything that can be known beforehand is known before a weight moves; whatever
 
 from __future__ import annotations
 
-import os
+import hashlib
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,14 +23,17 @@ from catalogger.checkpoints import (
     save_objects,
     with_borrowed_code,
 )
-from catalogger.checkpoints.digests import DigestMemory, Tick, hash_file
 from catalogger.errors import UsageError, human, masked
+from catalogger.files.digests import DigestMemory, Tick
+from catalogger.files.place import Weights, existing
+from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel
-from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
+from catalogger.loggers.glance import artifacts_to_be, may_hold
+from catalogger.loggers.layout import Item, Layout, fingerprint, layout, shape_digest, source_path
 from catalogger.loggers.lock import registration_lock
 from catalogger.loggers.outcome import Moved, Outcome, Plan
-from catalogger.loggers.place import Weights
-from catalogger.loggers.plan import make_plan, require_room
+from catalogger.loggers.placing import Placing
+from catalogger.loggers.plan import has_room, make_plan, require_room
 from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
@@ -38,8 +41,6 @@ from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, i
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, translated
 from catalogger.recipes import NamedRecipe, load_recipe
 from catalogger.validators import Facts, Report, check_alias, check_name, default_name, run_rules
-
-HASHING_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,9 @@ class _Work:
         self.request, self.checkpoint, self.report = request, checkpoint, report
         self._mlflow = mlmodel.mlflow_version()
         self._moved = Moved()
+        self._workers = Workers()
+        self._ahead: Placing | None = None
+        self._hashing: Placing | None = None
         self.fields: dict[str, Any] = {}
         self.layout = Layout(())
 
@@ -185,18 +189,17 @@ class _Work:
         """Look whether this content is registered; else fetch, place, log and register it."""
         request = self.request
         self._lay_out()
-        # A link is made without reading; its digest is taken in threads, while MLflow is imported here.
-        hashing = self._begin_hashing() if request.weights == "link" else None
         with (
-            registration_lock(request.stores.registry_uri, request.name, request.progress),
+            registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
+            self._begun_early(alone=alone),
             pointed_at(request.stores),
             translated(request.stores),
         ):
             registry = Registry(request.stores)
-            if hashing is None and registry.versions_with(request.name, SHAPE, self._shape()):
-                hashing = self._begin_hashing()
-            if hashing is not None:
-                self._finish_hashing(hashing)
+            if not self._hashing and registry.versions_with(request.name, SHAPE, self._shape()):
+                self._ahead = None
+                self._begin_hashing()
+            self._finish_hashing()
             if (digest := self._fingerprint()) and (known := self._registered(registry, digest)):
                 registry.make_true(request.name, known, request.aliases, self._tags(digest))
                 return self._outcome("unchanged", known, None)
@@ -226,32 +229,62 @@ class _Work:
             plain = plain.with_digests({w: d for w, d in remembered.items() if w and d})
         self.layout = plain
 
-    def _begin_hashing(self) -> dict[str, Future[str]]:
-        """Start to hash the weight files whose digests are unknown, by their path in the checkpoint.
+    @contextmanager
+    def _begun_early(self, *, alone: bool) -> Iterator[None]:
+        """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
+        staging = self._staging() if alone else None
+        with self._workers:
+            if self.request.weights == "link":
+                self._begin_hashing()
+            elif staging:
+                shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+                self._ahead = self._placing(self.layout.weights, staging)
+            try:
+                yield
+            finally:
+                self._workers.stop()
+                if staging:
+                    shutil.rmtree(staging, ignore_errors=True)
+
+    def _staging(self) -> Path | None:
+        """Where to copy to before MLflow can say where the model will stand; None where that might be in vain.
+
+        It is so where a version may hold this content (the files are then hashed first), where nothing will be copied,
+        and where the store is not on this machine.
+        """
+        request, stores = self.request, self.request.stores
+        copies = request.weights == "copy" or (request.weights == "auto" and self.checkpoint.origin.kind == "folder")
+        unknown = any(i.sha256 is None for i in self.layout.weights)
+        if not (copies and unknown and self.checkpoint.root):
+            return None
+        folder = artifacts_to_be(stores)
+        if not folder or not has_room(folder, self.layout.size):
+            return None
+        if may_hold(stores, request.name, SHAPE, self._shape()):
+            return None
+        job = hashlib.sha256(f"{stores.registry_uri} {request.name} {self._shape()}".encode()).hexdigest()
+        return existing(folder) / f".catalogger-{job[:16]}"
+
+    def _begin_hashing(self) -> None:
+        """Start to hash the weight files whose digests are unknown.
 
         Where files are copied, this is only worth it if a version of the same shape is there: a copy hashes on its way.
         """
-        if self.checkpoint.root is None:
-            return {}
-        unknown = {
-            i.weights: source_path(self.checkpoint, i) for i in self.layout.weights if i.weights and not i.sha256
-        }
-        pool = ThreadPoolExecutor(HASHING_THREADS)
-        futures = {weights: pool.submit(hash_file, path, self.request.memory) for weights, path in unknown.items()}
-        pool.shutdown(wait=False)
-        return futures
+        if self.checkpoint.root is not None:
+            self._hashing = self._placing([i for i in self.layout.weights if not i.sha256], None)
 
-    def _finish_hashing(self, futures: Mapping[str, Future[str]]) -> None:
-        if not futures:
+    def _finish_hashing(self) -> None:
+        if not self._hashing:
             return
-        size = sum(i.size for i in self.layout.weights if i.weights in futures)
-        self.request.progress.say(f"Hashing {human(size)} of weights")
-        try:
-            self.layout = self.layout.with_digests({weights: future.result() for weights, future in futures.items()})
-        finally:
-            for future in futures.values():
-                future.cancel()
+        size = sum(i.size for i in self.layout.weights if not i.sha256)
+        if size:
+            self.request.progress.say(f"Hashing {human(size)} of weights")
+        hashed = self._hashing.finish(None)
+        self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in hashed.items() if p.sha256})
         self._moved = replace(self._moved, read=size)
+
+    def _placing(self, items: Sequence[Item], folder: Path | None) -> Placing:
+        return Placing(items, self.checkpoint, folder, self.request.weights, self.request.memory, self._workers)
 
     def _registered(self, registry: Registry, digest: str) -> Version | None:
         """The newest version with this content whose files are still there."""
@@ -283,7 +316,8 @@ class _Work:
     def _fetch_and_log(self) -> Logged:
         request = self.request
         plan = make_plan(self._job(lambda _: None), request.stores)
-        require_room(plan)
+        if not self._ahead:  # which has looked, and has taken of that room since
+            require_room(plan)
         if plan.to_fetch:
             request.progress.say(f"Fetching {human(plan.to_fetch)}")
             self._moved = replace(self._moved, fetched=plan.to_fetch)
@@ -307,7 +341,9 @@ class _Work:
             self._mlflow,
             request.weights,
             request.memory,
+            self._workers,
             tick,
+            self._ahead,
         )
 
     def _fingerprint(self) -> str | None:

@@ -7,15 +7,16 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from catalogger.checkpoints.digests import cache_folder
+from catalogger.files.digests import cache_folder
 from catalogger.loggers.progress import Progress
 
 
 @contextmanager
-def registration_lock(registry_uri: str, name: str, progress: Progress) -> Iterator[None]:
+def registration_lock(registry_uri: str, name: str, progress: Progress) -> Iterator[bool]:
     """Hold the lock of this name in this registry; the system frees it when the process ends, however it ends.
 
-    Where the cache folder cannot be written there is no lock, and what the number holds is still read back.
+    Gives whether it is held: where the cache folder cannot be written there is none, and what the number holds is still
+    read back.
     """
     folder = cache_folder() / "locks"
     with suppress(OSError):
@@ -23,7 +24,7 @@ def registration_lock(registry_uri: str, name: str, progress: Progress) -> Itera
     try:
         file = (folder / hashlib.sha256(f"{registry_uri} {name}".encode()).hexdigest()[:32]).open("w")
     except OSError:
-        yield
+        yield False
         return
     with file:
         try:
@@ -31,4 +32,4 @@ def registration_lock(registry_uri: str, name: str, progress: Progress) -> Itera
         except BlockingIOError:
             progress.say(f"Another registration of {name} is under way; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield True

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from catalogger.checkpoints.hub import cache_root, to_fetch
 from catalogger.errors import NotEnoughRoom
+from catalogger.files.place import existing, same_file_system
+from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Disk, Plan
-from catalogger.loggers.place import existing, same_file_system
 from catalogger.loggers.record import Job
 from catalogger.loggers.stores import Stores, local_folder
 
@@ -39,6 +40,11 @@ def make_plan(job: Job, stores: Stores, mlmodel: str = "") -> Plan:
     )
 
 
+def has_room(folder: Path, size: int) -> bool:
+    """Whether that many bytes, and the spare ones, are free where the folder is or will be."""
+    return size + _SPARE <= shutil.disk_usage(existing(folder)).free
+
+
 def require_room(plan: Plan) -> None:
     """Raises NotEnoughRoom for the first file system that is too small."""
     for disk in plan.disks:
@@ -52,7 +58,7 @@ def artifact_folder(stores: Stores) -> Path | None:
     from mlflow.tracking.fluent import _get_experiment_id
 
     if not stores.exist and stores.file:
-        return stores.file.parent
+        return artifacts_to_be(stores)
     client = mlflow.MlflowClient(stores.tracking_uri)
     experiment = client.get_experiment(_get_experiment_id())
     return local_folder(experiment.artifact_location)

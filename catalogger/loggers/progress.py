@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from catalogger.checkpoints.digests import Tick
+from catalogger.files.digests import Tick
 
 
 class Progress(Protocol):

@@ -1,27 +1,26 @@
 """Log a laid-out model: one run, one logged model, the weights placed or uploaded once.
 
 MLflow's `Model.log` takes any object with `save_model(path, mlflow_model=…)` as a flavor; ours writes the small files
-into its
-temporary folder and puts the weights straight where the model will stand, so that nothing is copied twice.
+into its temporary folder and puts the weights straight where the model will stand, so that nothing is copied twice.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalogger.checkpoints import Checkpoint
-from catalogger.checkpoints.digests import DigestMemory, Tick, hash_file
+from catalogger.files.digests import DigestMemory, Tick
+from catalogger.files.place import Placed, Weights
+from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel
 from catalogger.loggers.layout import Item, Layout, source_path
 from catalogger.loggers.outcome import Moved
-from catalogger.loggers.place import Placed, Weights, place
+from catalogger.loggers.placing import Placing
 from catalogger.loggers.stores import local_folder
 from catalogger.recipes import NamedRecipe
 from catalogger.validators.mlflow_versions import has
@@ -29,14 +28,10 @@ from catalogger.validators.mlflow_versions import has
 if TYPE_CHECKING:
     from mlflow.models import Model
 
-_THREADS = min(4, os.cpu_count() or 1)
-
 
 @dataclass(frozen=True)
 class Logged:
-    """The logged model.  `location` is its folder or address; `weights` how they got there; `digests` of what was
-    read.
-    """
+    """The logged model.  `location` is its folder or address, `weights` how they got there, `digests` their content."""
 
     model_uri: str
     model_id: str | None
@@ -49,7 +44,7 @@ class Logged:
 
 @dataclass(frozen=True)
 class Job:
-    """What the flavor below needs to write one model."""
+    """What the flavor below needs to write one model.  `ahead` has begun to place the weights already."""
 
     recipe: NamedRecipe
     checkpoint: Checkpoint
@@ -58,7 +53,9 @@ class Job:
     mlflow: str
     weights: Weights
     memory: DigestMemory
+    workers: Workers
     tick: Tick
+    ahead: Placing | None = None
 
     @property
     def ours(self) -> bool:
@@ -83,6 +80,7 @@ def log(job: Job, name: str, seal: Callable[[Mapping[str, str], str, str], Mappi
         try:
             info = Model.log(flavor=flavor, validate_serving_input=False, **named)
         except BaseException:
+            job.workers.stop()
             flavor.undo()
             raise
         mlflow.MlflowClient().log_batch(
@@ -144,43 +142,31 @@ class _Flavor:
             self._link_for_upload(folder)
 
     def _place(self, folder: Path) -> None:
-        """Weights straight into the local artifact folder; two at a time, as reading, hashing and writing wait for
-        different things.
-        """
-        pool = ThreadPoolExecutor(_THREADS)
-        try:
-            placed = list(pool.map(lambda item: self._place_one(item, folder), self._job.layout.weights))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-        self.how = " and ".join(sorted({p.how for p in placed})) or "in place"
-        self.moved = Moved(read=sum(p.read for p in placed), written=sum(p.written for p in placed))
-
-    def _place_one(self, item: Item, folder: Path) -> Placed:
-        job, source = self._job, source_path(self._job.checkpoint, item)
-        before = source.stat()
-        placed = place(
-            source, folder / item.path, job.weights, ours=job.ours, known=item.sha256 is not None, tick=job.tick
-        )
-        digest, read = placed.sha256 or item.sha256, placed.read
-        if digest is None:
-            digest, read = hash_file(source, job.memory), item.size
-        else:
-            job.memory.remember(source, digest, before)
-        self.digests[item.weights or ""] = digest
-        return Placed(placed.how, read, placed.written, digest)
+        """Weights straight into the local artifact folder."""
+        job = self._job
+        placing = job.ahead or self._placing(job.layout.weights, folder)
+        placed = placing.finish(folder, job.tick)
+        self._learn(placed)
+        self.how = " and ".join(sorted({p.how for p in placed.values()})) or "in place"
+        self.moved = Moved(read=sum(p.read for p in placed.values()), written=sum(p.written for p in placed.values()))
 
     def _link_for_upload(self, folder: Path) -> None:
         """Symbolic links to files (never to folders, which stores leave out): the upload reads through them."""
         job = self._job
         unknown = [i for i in job.layout.weights if i.sha256 is None]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            hashed = pool.map(lambda item: hash_file(source_path(job.checkpoint, item), job.memory), unknown)
-            self.digests.update(zip((i.weights or "" for i in unknown), hashed, strict=True))
+        self._learn(self._placing(unknown, None).finish(None))
         for item in job.layout.weights:
             target = folder / item.path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(source_path(job.checkpoint, item))
         self.moved = Moved(read=sum(i.size for i in (*job.layout.weights, *unknown)), sent=job.layout.size)
+
+    def _placing(self, items: Iterable[Item], folder: Path | None) -> Placing:
+        job = self._job
+        return Placing(items, job.checkpoint, folder, job.weights, job.memory, job.workers)
+
+    def _learn(self, placed: Mapping[str, Placed]) -> None:
+        self.digests.update({weights: p.sha256 for weights, p in placed.items() if p.sha256})
 
     def undo(self) -> None:
         """Take away what was begun: the artifact folder, and READY or PENDING from a logged model that is not whole."""

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlparse
 from urllib.request import getproxies
 
 from catalogger.errors import AccessDenied, CataloggerError, DiskError, NetworkUnreachable, RegistryError, UsageError
-from catalogger.loggers.place import existing
+from catalogger.files.place import existing
 
 _PATIENCE = 10  # seconds for a connection
 _OTHER_STORE = "Change to a folder that is writable, or name another store by --tracking-uri."

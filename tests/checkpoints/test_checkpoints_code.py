@@ -11,8 +11,8 @@ from checkpoints.shard_bytes import CONFIG, files
 from fakes.hub import Hub
 
 from catalogger.checkpoints import Checkpoint, borrowed_repos, fetch, open_source, with_borrowed_code
-from catalogger.checkpoints.digests import DigestMemory
 from catalogger.errors import AccessDenied, CheckpointError, RepositoryNotFound
+from catalogger.files.digests import DigestMemory
 
 NAME, CODE = "org/tiny", "org/code"
 AUTO_MAP = {"AutoModel": f"{CODE}--modeling.NewModel", "AutoConfig": f"{CODE}--configuration.NewConfig"}

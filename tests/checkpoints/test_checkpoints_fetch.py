@@ -13,9 +13,9 @@ from fakes.hub import Hub
 from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 
 from catalogger.checkpoints import fetch, open_source
-from catalogger.checkpoints.digests import DigestMemory
 from catalogger.checkpoints.hub import to_fetch
 from catalogger.errors import AccessDenied, CataloggerError, DigestMismatch, NetworkUnreachable
+from catalogger.files.digests import DigestMemory
 
 NAME = "org/tiny"
 WEIGHTS = "model.safetensors"

@@ -17,7 +17,7 @@ TOKEN = "hf_" + "s3cretS3cret" * 3
 _SCRIPT = """
 import json, sys
 from catalogger.checkpoints import fetch, open_source
-from catalogger.checkpoints.digests import DigestMemory
+from catalogger.files.digests import DigestMemory
 from catalogger.errors import CataloggerError
 try:
     found = fetch(open_source(sys.argv[1]), DigestMemory())

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,10 +50,10 @@ def _start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _largest(folder: Path) -> int:
-    """Bytes of the largest weight file below the folder, of those that are still there when looked at."""
+def _largest(files: Iterable[Path]) -> int:
+    """Bytes of the largest file, of those that are still there when looked at."""
     sizes = [0]
-    for file in folder.rglob("*.safetensors"):
+    for file in files:
         with suppress(FileNotFoundError):
             sizes.append(file.stat().st_size)
     return max(sizes)
@@ -64,22 +64,31 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.big_llama(tmp_path_factory.mktemp("big") / "llama", SIZE, shards=4)
 
 
-def test_interrupted_while_placing(big: Path, work: Path) -> None:
+@pytest.mark.parametrize("early", [True, False], ids=["before MLflow is there", "into the logged model"])
+def test_interrupted_while_placing(big: Path, work: Path, early: bool) -> None:
+    """With unknown digests the copy begins at once; with known ones when the registry has been asked."""
+    client = mlflow.MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
+    if not early:
+        first = _command("--source", str(big), "--name", "main.ml.first", "--weights", "link")
+        subprocess.run(first, check=True, capture_output=True)
+    there = set(work.rglob("*.safetensors"))
     process = _start("--source", str(big), "--name", "main.ml.bot")
-    said = _interrupt_when(process, lambda: _largest(work) > 10_000_000)
+    said = _interrupt_when(process, lambda: _largest(set(work.rglob("*.safetensors")) - there) > 10_000_000)
     assert process.returncode == 130
     assert "Run the same command again" in said
-    assert not list(work.rglob("*.safetensors")), "what was begun is taken away"
-    client = mlflow.MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
-    assert client.search_registered_models() == []
-    assert {m.status.value for m in client.search_logged_models(["0"])} == {"FAILED"}
+    assert set(work.rglob("*.safetensors")) == there, "what was begun is taken away"
+    assert not list(work.glob(".catalogger-*"))
+    assert client.search_model_versions("name='main.ml.bot'") == []
+    statuses = {m.status.value for m in client.search_logged_models(["0"])}
+    assert statuses == (set() if early else {"READY", "FAILED"})
 
     again = subprocess.run(_command("--source", str(big), "--name", "main.ml.bot"), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     (version,) = client.search_model_versions("name='main.ml.bot'")
     assert version.status == "READY"
+    assert not list(work.glob(".catalogger-*"))
     for shard in big.glob("*.safetensors"):
-        (placed,) = work.rglob(shard.name)
+        (placed,) = set(work.rglob(shard.name)) - there
         assert placed.stat().st_size == shard.stat().st_size
 
 

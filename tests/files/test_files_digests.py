@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalogger.checkpoints.digests import BLOCK, DigestMemory, cache_folder, git_blob, sha256_file
+from catalogger.files.digests import BLOCK, DigestMemory, cache_folder, git_blob, sha256_file
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # whatever else this machine does
 

@@ -5,23 +5,30 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from catalogger.checkpoints.digests import BLOCK, Tick
 from catalogger.errors import DiskError, UsageError
+from catalogger.files.digests import BLOCK, Tick
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 Weights = Literal["auto", "copy", "link"]
 _FICLONE = 0x40049409  # linux/fs.h
+_WINDOW = 1 << 20  # bytes that the kernel copies at a time
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class Placed:
     """What was done for one file.  `read` and `written` in bytes; `sha256` where the content was read."""
 
-    how: Literal["linked", "reflinked", "copied"]
+    how: Literal["linked", "reflinked", "copied", "hashed"]
     read: int
     written: int
     sha256: str | None = None
@@ -95,13 +102,43 @@ def _reflinked(source: Path, target: Path) -> bool:
 def _copy(source: Path, target: Path, tick: Tick, *, hashed: bool) -> str | None:
     """Copy once; the digest is taken of the bytes as they pass."""
     digest = hashlib.sha256() if hashed else None
-    block = memoryview(bytearray(BLOCK))
     with source.open("rb", buffering=0) as origin, target.open("xb", buffering=0) as copy:
-        while count := origin.readinto(block):
-            if digest:
-                digest.update(block[:count])
-            written = 0
-            while written < count:
-                written += copy.write(block[written:count])
-            tick(count)
+        if not _copied_by_kernel(origin, copy, digest, tick):
+            _copied_by_blocks(origin, copy, digest, tick)
     return digest.hexdigest() if digest else None
+
+
+def _copied_by_kernel(origin: FileIO, copy: FileIO, digest: Hash | None, tick: Tick) -> bool:
+    """Let the kernel copy, which moves no byte through this process, and hash the pages that it has just read.
+
+    False, with nothing written, where the file systems cannot.
+    """
+    size = os.fstat(origin.fileno()).st_size
+    done = 0
+    try:
+        with mmap.mmap(origin.fileno(), 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as pages:
+            while done < size:
+                count = os.copy_file_range(origin.fileno(), copy.fileno(), min(_WINDOW, size - done), done, done)
+                if not count:
+                    raise OSError(errno.EIO, "the file became shorter while it was copied")
+                if digest:
+                    digest.update(pages[done : done + count])
+                    mapped.madvise(mmap.MADV_DONTNEED, done - done % mmap.PAGESIZE, count)
+                done += count
+                tick(count)
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        if done or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+            raise
+        return False
+    return True
+
+
+def _copied_by_blocks(origin: FileIO, copy: FileIO, digest: Hash | None, tick: Tick) -> None:
+    block = memoryview(bytearray(BLOCK))
+    while count := origin.readinto(block):
+        if digest:
+            digest.update(block[:count])
+        written = 0
+        while written < count:
+            written += copy.write(block[written:count])
+        tick(count)

@@ -40,8 +40,7 @@ class DigestMemory:
     """Digests of files that have not changed since they were hashed.
 
     Keeps one row a file in `$XDG_CACHE_HOME/catalogger/digests.sqlite`.  With `distrust`, nothing is looked up (but
-    what is
-    hashed is remembered).  A rewrite that restores size, inode, modification and change time cannot be seen.
+    what is hashed is remembered).  A rewrite that restores size, inode, modification and change time cannot be seen.
     """
 
     def __init__(self, file: Path | None = None, *, distrust: bool = False) -> None:
