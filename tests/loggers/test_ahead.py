@@ -48,15 +48,23 @@ def test_a_first_copy_is_begun_early_and_moved(source: Path, work: Path, folders
 
 
 def test_what_a_killed_run_left_is_taken_away(source: Path, work: Path, folders: list[Path | None]) -> None:
-    log_model("llama-chat", source=source, name="main.ml.bot")
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("catalogger.loggers.job.pointed_at", _interrupted)
+        log_model("llama-chat", source=source, name="main.ml.bot")
     (left,) = folders
     assert left is not None
+    assert not left.exists()
     (left / "model").mkdir(parents=True)
     (left / "model" / "model.safetensors").write_bytes(b"half")
-    (work / "mlflow.db").unlink()
-    log_model("llama-chat", source=source, name="main.ml.bot", rehash=True)
+    log_model("llama-chat", source=source, name="main.ml.bot")
     assert folders == [left, left]
     assert not left.exists()
+    (placed,) = work.rglob("model.safetensors")
+    assert placed.read_bytes() == (source / "model.safetensors").read_bytes()
+
+
+def _interrupted(_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_registered_shape_is_hashed_and_not_copied(source: Path, work: Path, folders: list[Path | None]) -> None:
