@@ -16,6 +16,8 @@ import pytest
 from fakes import checkpoints
 from fakes.hub import Hub
 
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+_AS_IN_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 SIZE = 2.0  # GB: long enough on any disk that the signal comes in the middle
 
 
@@ -23,7 +25,7 @@ def _command(*arguments: str) -> list[str]:
     return [
         sys.executable,
         "-c",
-        "from catalogger.cli import main; main()",
+        _AS_IN_A_TERMINAL + "from catalogger.cli import main; main()",
         "--recipe",
         "llama-completions",
         *arguments,
