@@ -226,7 +226,8 @@ _HEAD = (
 )
 _LEGEND = (
     "Read and written: through system calls; dirtied: pages that went towards the disk. A mapped file, as upstream "
-    "reads it, is in neither of the first two. A process smaller than the measuring one shows that one's peak RSS."
+    "reads it, is in neither of the first two, nor are the pages that catalogger hashes when the kernel has copied "
+    "them. A process smaller than the measuring one shows that one's peak RSS."
 )
 _COLUMNS = (
     *("candidate", "checkpoint, database", "wall s", "least to most", "user s", "sys s"),
