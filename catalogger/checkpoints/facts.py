@@ -93,6 +93,11 @@ class Checkpoint:
     code: str | None = None
     """`REPO@COMMIT` of Python files that were brought in from another repository, with consent."""
 
+    @property
+    def ours(self) -> bool:
+        """Whether nobody edits the weight files in place: the Hub's cache, or a folder that we have just written."""
+        return self.origin.kind in ("hub", "memory")
+
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """`config.json` as data."""

@@ -255,9 +255,8 @@ def _patiently(call: Callable[[], Any]) -> Any:
             if last or getattr(error.response, "status_code", None) not in _PASSING:
                 raise
         except _transport_errors() as error:
-            if (
-                last or type(error).__name__ == "ConnectError"
-            ):  # refused, or no such host: that does not pass in seconds
+            refused = type(error).__name__ == "ConnectError"  # or no such host: that does not pass in seconds
+            if last or refused:
                 raise
         time.sleep(2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
     raise AssertionError("the last try returns or raises")

@@ -29,11 +29,11 @@ from catalogger.files.place import Weights, existing
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel
 from catalogger.loggers.glance import artifacts_to_be, may_hold
-from catalogger.loggers.layout import Item, Layout, fingerprint, layout, shape_digest, source_path
+from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
 from catalogger.loggers.lock import registration_lock
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.placing import Placing
-from catalogger.loggers.plan import has_room, make_plan, require_room
+from catalogger.loggers.plan import has_room, make_plan, require_room, way
 from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
@@ -117,7 +117,8 @@ def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: 
     if (model is None) != (tokenizer is None) or (model is not None and source is not None):
         raise UsageError("Give either a source, or both a model and a tokenizer.")
     if model is not None:
-        folder = request.stores.file.parent if request.stores.file else None
+        artifacts = artifacts_to_be(request.stores)  # beside them, so that what is saved here can be linked
+        folder = existing(artifacts) if artifacts else None
         with tempfile.TemporaryDirectory(prefix=".catalogger-", dir=folder) as temporary:
             yield save_objects(model, tokenizer, Path(temporary))
         return
@@ -179,7 +180,7 @@ class _Work:
         if self.request.stores.exist and (digest := self._fingerprint()):
             with translated(self.request.stores):
                 known = self._registered(Registry(self.request.stores), digest)
-        job = self._job(lambda _: None)
+        job = self._job()
         plan = make_plan(job, self.request.stores, preview(job))
         if known:
             plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
@@ -233,18 +234,17 @@ class _Work:
     def _begun_early(self, *, alone: bool) -> Iterator[None]:
         """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
         staging = self._staging() if alone else None
-        with self._workers:
+        try:
             if self.request.weights == "link":
                 self._begin_hashing()
             elif staging:
                 shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
-                self._ahead = self._placing(self.layout.weights, staging)
-            try:
-                yield
-            finally:
-                self._workers.stop()
-                if staging:
-                    shutil.rmtree(staging, ignore_errors=True)
+                self._ahead = self._job().placing(self.layout.weights, staging)
+            yield
+        finally:
+            self._workers.stop()
+            if staging:
+                shutil.rmtree(staging, ignore_errors=True)
 
     def _staging(self) -> Path | None:
         """Where to copy to before MLflow can say where the model will stand; None where that might be in vain.
@@ -252,17 +252,16 @@ class _Work:
         It is so where a version may hold this content (the files are then hashed first), where nothing will be copied,
         and where the store is not on this machine.
         """
-        request, stores = self.request, self.request.stores
-        copies = request.weights == "copy" or (request.weights == "auto" and self.checkpoint.origin.kind == "folder")
+        stores, name, shape = self.request.stores, self.request.name, self._shape()
         unknown = any(i.sha256 is None for i in self.layout.weights)
-        if not (copies and unknown and self.checkpoint.root):
+        if not (unknown and self.checkpoint.root):
             return None
         folder = artifacts_to_be(stores)
-        if not folder or not has_room(folder, self.layout.size):
+        if not folder or way(self._job(), folder) != "copied" or not has_room(folder, self.layout.size):
             return None
-        if may_hold(stores, request.name, SHAPE, self._shape()):
+        if may_hold(stores, name, SHAPE, shape):
             return None
-        job = hashlib.sha256(f"{stores.registry_uri} {request.name} {self._shape()}".encode()).hexdigest()
+        job = hashlib.sha256(f"{stores.registry_uri} {name} {shape}".encode()).hexdigest()
         return existing(folder) / f".catalogger-{job[:16]}"
 
     def _begin_hashing(self) -> None:
@@ -271,7 +270,7 @@ class _Work:
         Where files are copied, this is only worth it if a version of the same shape is there: a copy hashes on its way.
         """
         if self.checkpoint.root is not None:
-            self._hashing = self._placing([i for i in self.layout.weights if not i.sha256], None)
+            self._hashing = self._job().placing([i for i in self.layout.weights if not i.sha256], None)
 
     def _finish_hashing(self) -> None:
         if not self._hashing:
@@ -282,9 +281,6 @@ class _Work:
         hashed = self._hashing.finish(None)
         self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in hashed.items() if p.sha256})
         self._moved = replace(self._moved, read=size)
-
-    def _placing(self, items: Sequence[Item], folder: Path | None) -> Placing:
-        return Placing(items, self.checkpoint, folder, self.request.weights, self.request.memory, self._workers)
 
     def _registered(self, registry: Registry, digest: str) -> Version | None:
         """The newest version with this content whose files are still there."""
@@ -315,7 +311,7 @@ class _Work:
 
     def _fetch_and_log(self) -> Logged:
         request = self.request
-        plan = make_plan(self._job(lambda _: None), request.stores)
+        plan = make_plan(self._job(), request.stores)
         if not self._ahead:  # which has looked, and has taken of that room since
             require_room(plan)
         if plan.to_fetch:
@@ -331,7 +327,7 @@ class _Work:
         digest = fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
         return {_logged_key(digest): f"{self.request.name} {uri} {location}"} if digest else {}
 
-    def _job(self, tick: Tick) -> Job:
+    def _job(self, tick: Tick = lambda _: None) -> Job:
         request = self.request
         return Job(
             request.recipe,

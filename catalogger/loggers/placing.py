@@ -45,11 +45,10 @@ class Placing:
         self._memory = memory
         self._meter = _Meter()
         self._begun = []
-        ours = checkpoint.origin.kind in ("hub", "memory")  # nobody edits the Hub's cache or what we have just saved
         for item in items:
             source = source_path(checkpoint, item)
             target = folder / item.path if folder else None
-            task = Task(source, target, weights, ours=ours, known=item.sha256 is not None)
+            task = Task(source, target, weights, ours=checkpoint.ours, known=item.sha256 is not None)
             self._begun.append(_Begun(item, task, source.stat(), workers.submit(task, self._meter)))
 
     def finish(self, folder: Path | None, tick: Tick = lambda _: None) -> Mapping[str, Placed]:

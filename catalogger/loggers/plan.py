@@ -24,7 +24,7 @@ def make_plan(job: Job, stores: Stores, mlmodel: str = "") -> Plan:
     artifacts = artifact_folder(stores)
     weights = job.layout.weight_bytes
     small = job.layout.size - weights
-    how = _how(job, artifacts)
+    how = way(job, artifacts)
     written = small + (weights if how == "copied" else 0)
     needs = [(cache_root(), fetched)] if fetched else []
     needs.append((artifacts, written) if artifacts else (Path(tempfile.gettempdir()), small))
@@ -64,11 +64,12 @@ def artifact_folder(stores: Stores) -> Path | None:
     return local_folder(experiment.artifact_location)
 
 
-def _how(job: Job, artifacts: Path | None) -> str:
+def way(job: Job, artifacts: Path | None) -> str:
+    """How the weights get to the folder of the artifacts: `linked`, `copied`, or `uploaded` where there is none."""
     if artifacts is None:
         return "uploaded"
     root = job.checkpoint.root or cache_root()
-    if job.weights == "link" or (job.weights == "auto" and job.ours and same_file_system(root, artifacts)):
+    if job.weights == "link" or (job.weights == "auto" and job.checkpoint.ours and same_file_system(root, artifacts)):
         return "linked"
     return "copied"
 

@@ -57,10 +57,9 @@ class Job:
     tick: Tick
     ahead: Placing | None = None
 
-    @property
-    def ours(self) -> bool:
-        """Whether nobody edits the weight files in place: the Hub's cache, or a folder that we have just written."""
-        return self.checkpoint.origin.kind in ("hub", "memory")
+    def placing(self, items: Iterable[Item], folder: Path | None) -> Placing:
+        """Begin to place these weight files in the folder, or only to hash them where that is None."""
+        return Placing(items, self.checkpoint, folder, self.weights, self.memory, self.workers)
 
 
 def log(job: Job, name: str, seal: Callable[[Mapping[str, str], str, str], Mapping[str, str]]) -> Logged:
@@ -144,7 +143,7 @@ class _Flavor:
     def _place(self, folder: Path) -> None:
         """Weights straight into the local artifact folder."""
         job = self._job
-        placing = job.ahead or self._placing(job.layout.weights, folder)
+        placing = job.ahead or job.placing(job.layout.weights, folder)
         placed = placing.finish(folder, job.tick)
         self._learn(placed)
         self.how = " and ".join(sorted({p.how for p in placed.values()})) or "in place"
@@ -154,16 +153,12 @@ class _Flavor:
         """Symbolic links to files (never to folders, which stores leave out): the upload reads through them."""
         job = self._job
         unknown = [i for i in job.layout.weights if i.sha256 is None]
-        self._learn(self._placing(unknown, None).finish(None))
+        self._learn(job.placing(unknown, None).finish(None))
         for item in job.layout.weights:
             target = folder / item.path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(source_path(job.checkpoint, item))
         self.moved = Moved(read=sum(i.size for i in (*job.layout.weights, *unknown)), sent=job.layout.size)
-
-    def _placing(self, items: Iterable[Item], folder: Path | None) -> Placing:
-        job = self._job
-        return Placing(items, job.checkpoint, folder, job.weights, job.memory, job.workers)
 
     def _learn(self, placed: Mapping[str, Placed]) -> None:
         self.digests.update({weights: p.sha256 for weights, p in placed.items() if p.sha256})
