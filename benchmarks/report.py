@@ -116,11 +116,11 @@ def _beyond_floor(results: Results, candidate: str, database: str, size: float) 
 def _read(results: Results) -> Iterator[Verdict]:
     def read(candidate: str, database: str, size: float) -> tuple[str, bool]:
         ratio = _beyond_floor(results, candidate, database, size) / results.weights[size]
-        return f"{ratio:.4f}x", ratio < 1.005
+        return f"{ratio:.4f}x", ratio <= 1.01
 
     for candidate, database in product(("link", "copy"), _DATABASES):
         what = f"bytes read beyond the floor: {_short(candidate)}"
-        yield _line(what, results, database, "at most 1x, to two digits", partial(read, candidate, database))
+        yield _line(what, results, database, "at most 1.01x, code among them", partial(read, candidate, database))
 
 
 def _written(results: Results) -> Iterator[Verdict]:

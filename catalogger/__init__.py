@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from catalogger.checkpoints import Checkpoint, open_source
     from catalogger.errors import CataloggerError
-    from catalogger.loggers import Outcome, Progress, log_model
+    from catalogger.loggers import Outcome, Progress, check, lint, log_model
     from catalogger.recipes import Recipe, load_recipe
     from catalogger.validators import Finding, Report
 
@@ -26,6 +26,8 @@ __all__ = [
     "Progress",
     "Recipe",
     "Report",
+    "check",
+    "lint",
     "load_recipe",
     "log_model",
     "open_source",
@@ -39,6 +41,8 @@ _HOME = {
     "Progress": "loggers",
     "Recipe": "recipes",
     "Report": "validators",
+    "check": "loggers",
+    "lint": "loggers",
     "load_recipe": "recipes",
     "log_model": "loggers",
     "open_source": "checkpoints",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,8 @@ class Checkpoint:
     """The folder that holds the files; None while they are on the Hub."""
     code: str | None = None
     """`REPO@COMMIT` of Python files that were brought in from another repository, with consent."""
+    unread: str | None = None
+    """Why no header of a weight file was read; None where they were."""
 
     @property
     def ours(self) -> bool:
@@ -132,6 +135,12 @@ class Checkpoint:
             named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
             template = named.get("default")
         return template if isinstance(template, str) else None
+
+    @cached_property
+    def chat_template_sha256(self) -> str | None:
+        """Digest of the chat template's text; None without one."""
+        template = self.chat_template
+        return hashlib.sha256(template.encode()).hexdigest() if template is not None else None
 
     @cached_property
     def pooling(self) -> str | None:

@@ -13,15 +13,13 @@ import click
 
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError
-from catalogger.loggers import log_model
 
 
 def run(*, recipe: str, tags: Iterable[str], output: str, debug: bool, **options: Any) -> None:
     """Run the job and print its outcome."""
-    if not debug:
-        _quiet()
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from catalogger.loggers import log_model
+
+    quiet(debug=debug)
     outcome = log_model(recipe, tags=dict(_pair(tag) for tag in tags), progress=Terminal(), **options)
     if output == "json":
         emit(outcome.document())
@@ -38,8 +36,12 @@ def _pair(tag: str) -> tuple[str, str]:
     return key, value
 
 
-def _quiet() -> None:
+def quiet(*, debug: bool) -> None:
     """MLflow, Alembic and Transformers tell much that is not ours to tell; --debug lets them."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if debug:
+        return
     warnings.simplefilter("ignore")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")

@@ -12,7 +12,12 @@ import click
 
 from catalogger.cli.output import fail, interrupted
 
-_VERBS = {"recipes": "catalogger.cli.recipes"}
+_VERBS = {
+    "recipes": ("catalogger.cli.recipes", "command"),
+    "check": ("catalogger.cli.checks", "check_command"),
+    "lint": ("catalogger.cli.checks", "lint_command"),
+    "rules": ("catalogger.cli.rules", "command"),
+}
 
 
 class _Verbs(click.Group):
@@ -24,7 +29,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = import_module(_VERBS[cmd_name]).command
+        module, name = _VERBS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
         return command
 
 

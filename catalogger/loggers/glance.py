@@ -38,7 +38,20 @@ def may_hold(stores: Stores, name: str, tag: str, value: str) -> bool:
     return _rows(file, query, name, tag, value) != [("seen",)]
 
 
-def _rows(file: Path, query: str, *values: str) -> list[tuple[object, ...]]:
+def newest_tags(stores: Stores, name: str) -> tuple[str, dict[str, str]] | None:
+    """Number and tags of the name's newest version in an embedded store; None where it has none."""
+    file = sqlite_file(stores.registry_uri)
+    if file is None or not file.exists():
+        return None
+    versions = "select max(version) from model_versions where name = ? and current_stage <> 'Deleted_Internal'"
+    (number,) = next(iter(_rows(file, versions, name)), (None,))
+    if number is None:
+        return None
+    tags = _rows(file, "select key, value from model_version_tags where name = ? and version = ?", name, number)
+    return str(number), {str(key): str(value) for key, value in tags}
+
+
+def _rows(file: Path, query: str, *values: object) -> list[tuple[object, ...]]:
     """The rows; none where the file is no database, is locked, or has no such table."""
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=1)) as database:

@@ -17,6 +17,7 @@ from typing import Any
 
 from catalogger.checkpoints import (
     Checkpoint,
+    LoggedModel,
     borrowed_repos,
     fetch,
     open_source,
@@ -40,7 +41,22 @@ from catalogger.loggers.record import Job, Logged, log, preview
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, translated
 from catalogger.recipes import NamedRecipe, load_recipe
-from catalogger.validators import Facts, Report, check_alias, check_name, default_name, run_rules
+from catalogger.validators import (
+    Facts,
+    Report,
+    Target,
+    check_alias,
+    check_name,
+    default_name,
+    environment,
+    run_rules,
+)
+
+LOGGED = ("ML",)
+"""Rules on the model as it is written."""
+NAMED = ("UC004", "TK007")
+"""Rules that compare with what is registered under the name already."""
+LATER = LOGGED + NAMED
 
 
 @dataclass(frozen=True)
@@ -122,50 +138,37 @@ def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: 
         with tempfile.TemporaryDirectory(prefix=".catalogger-", dir=folder) as temporary:
             yield save_objects(model, tokenizer, Path(temporary))
         return
-    asked = str(source) if source is not None else _published(request.recipe)
+    asked = str(source) if source is not None else request.recipe.published()
     request.progress.say(f"Reading {asked}")
     yield open_source(asked, allow_pickle=request.allow_pickle)
-
-
-def _published(recipe: NamedRecipe) -> str:
-    published = recipe.recipe.source
-    if published is None:
-        raise UsageError(
-            f'The recipe "{recipe.name}" is for checkpoints of your own and names no source.',
-            "Add --source ORG/REPO, or --source ./folder.",
-        )
-    return f"{published.repo}@{published.revision}" if published.revision else published.repo
 
 
 def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outcome:
     """Preflight, then the plan or the deed."""
     facts = Facts(
-        request.recipe.recipe, checkpoint, mlmodel.mlflow_version(), request.trust_remote_code, request.allow_pickle
+        environment(),
+        checkpoint,
+        request.recipe.recipe,
+        target=Target(request.name, request.stores.registry_uri),
+        remote_code_consent=request.trust_remote_code,
+        pickle_allowed=request.allow_pickle,
     )
-    report = run_rules(facts, request.ignore)
-    _tell(request.progress, report)
+    report = run_rules(facts, request.ignore, skip=LATER)
+    request.progress.say(str(report))
     report.raise_on_error()
     if borrowed := borrowed_repos(checkpoint) and request.recipe.recipe.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
     require_reachable(request.stores)
-    work = _Work(request, checkpoint, report)
+    work = _Work(request, checkpoint, replace(facts, checkpoint=checkpoint), report)
     return work.plan() if dry_run else work.do()
-
-
-def _tell(progress: Progress, report: Report) -> None:
-    for finding in report.findings:
-        progress.say(f"{finding.severity} {finding.code}: {finding.subject} {finding.message}\n    {finding.fix}")
-    for code, why in report.not_checked.items():
-        progress.say(f"not checked {code}: {why}")
-    progress.say(f"Checked {len(report.ran)} rules ({', '.join(report.ran)}): {report.summary()}")
 
 
 class _Work:
     """One checked request on its way to a version."""
 
-    def __init__(self, request: Request, checkpoint: Checkpoint, report: Report) -> None:
-        self.request, self.checkpoint, self.report = request, checkpoint, report
-        self._mlflow = mlmodel.mlflow_version()
+    def __init__(self, request: Request, checkpoint: Checkpoint, facts: Facts, report: Report) -> None:
+        self.request, self.checkpoint, self.facts, self.report = request, checkpoint, facts, report
+        self._mlflow = facts.environment.mlflow
         self._moved = Moved()
         self._workers = Workers()
         self._ahead: Placing | None = None
@@ -177,9 +180,14 @@ class _Work:
         """What would be done.  Nothing is changed: a store that is not there is not made."""
         self._lay_out()
         known = None
-        if self.request.stores.exist and (digest := self._fingerprint()):
+        if not self.request.stores.exist:
+            self._check(self.facts, NAMED)
+        else:
             with translated(self.request.stores):
-                known = self._registered(Registry(self.request.stores), digest)
+                registry = Registry(self.request.stores)
+                self._look_at_name(registry)
+                digest = self._fingerprint()
+                known = self._registered(registry, digest) if digest else None
         job = self._job()
         plan = make_plan(job, self.request.stores, preview(job))
         if known:
@@ -197,6 +205,7 @@ class _Work:
             translated(request.stores),
         ):
             registry = Registry(request.stores)
+            self._look_at_name(registry)
             if not self._hashing and registry.versions_with(request.name, SHAPE, self._shape()):
                 self._ahead = None
                 self._begin_hashing()
@@ -206,6 +215,25 @@ class _Work:
                 return self._outcome("unchanged", known, None)
             logged = self._logged_before() or self._fetch_and_log()
             return self._register(registry, logged)
+
+    def _look_at_name(self, registry: Registry) -> None:
+        """Compare with the newest version of the name."""
+        target = Target(
+            self.request.name, self.request.stores.registry_uri, existing=registry.newest(self.request.name)
+        )
+        self._check(replace(self.facts, target=target), NAMED)
+
+    def _lint(self, model: LoggedModel) -> None:
+        """Look at the model as it was written, before a weight is placed."""
+        self._check(replace(self.facts, model=model), LOGGED)
+
+    def _check(self, facts: Facts, only: tuple[str, ...]) -> None:
+        ignored = [code for code in self.request.ignore if code.startswith(only)]
+        report = run_rules(facts, ignored, only=only)
+        if report.findings:
+            self.request.progress.say("\n".join(map(str, report.findings)))
+        self.report += report
+        report.raise_on_error()
 
     def _register(self, registry: Registry, logged: Logged) -> Outcome:
         self.layout = self.layout.with_digests(logged.digests)
@@ -339,6 +367,7 @@ class _Work:
             request.memory,
             self._workers,
             tick,
+            self._lint,
             self._ahead,
         )
 

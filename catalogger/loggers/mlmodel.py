@@ -35,11 +35,6 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 """An input example for each task, in the form that a serving endpoint takes."""
 
 
-def mlflow_version() -> str:
-    """The version of the MLflow that is installed."""
-    return metadata.version("mlflow") if _installed("mlflow") else metadata.version("mlflow-skinny")
-
-
 def wanted_version(package: str) -> str:
     """The version that the logged model asks for: the installed one, else catalogger's pin within what this MLflow
     declares.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.loggers.mlmodel import base_model
-from catalogger.loggers.registry import FINGERPRINT, SHAPE
+from catalogger.loggers.registry import ARCHITECTURE, CHAT_TEMPLATE, FINGERPRINT, SHAPE, TASK
 from catalogger.recipes import NamedRecipe
 
 
@@ -24,23 +23,22 @@ def version_tags(
     `catalogger.`).
     """
     origin = checkpoint.origin
-    template = checkpoint.chat_template
     known = {
         FINGERPRINT: fingerprint,
         SHAPE: shape,
         "catalogger.version": metadata.version("catalogger"),
         "catalogger.recipe": recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
-        "catalogger.task": recipe.recipe.task,
+        TASK: recipe.recipe.task,
         "catalogger.source": origin.asked if origin.kind != "hub" else origin.location,
         "catalogger.source_kind": origin.kind,
         "catalogger.revision": origin.revision,
         "catalogger.base_model": base_model(recipe, checkpoint),
-        "catalogger.architecture": checkpoint.architecture,
+        ARCHITECTURE: checkpoint.architecture,
         "catalogger.dtype": checkpoint.dtype,
         "catalogger.parameters": str(checkpoint.parameters) if checkpoint.parameters else None,
         "catalogger.licence": licence(recipe, checkpoint),
-        "catalogger.chat_template_sha256": hashlib.sha256(template.encode()).hexdigest() if template else None,
+        CHAT_TEMPLATE: checkpoint.chat_template_sha256,
         "catalogger.remote_code": checkpoint.code or ("its own" if checkpoint.config.get("auto_map") else None),
         "catalogger.ignored": ",".join(sorted(ignored)) or None,
     }

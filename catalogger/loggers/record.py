@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalogger.checkpoints import Checkpoint
+from catalogger.checkpoints import Checkpoint, LoggedModel, open_logged
 from catalogger.files.digests import DigestMemory, Tick
 from catalogger.files.place import Placed, Weights
 from catalogger.files.workers import Workers
@@ -44,7 +44,9 @@ class Logged:
 
 @dataclass(frozen=True)
 class Job:
-    """What the flavor below needs to write one model.  `ahead` has begun to place the weights already."""
+    """What the flavor below needs to write one model.  `lint` raises where what was written is not right; `ahead` has
+    begun to place the weights already.
+    """
 
     recipe: NamedRecipe
     checkpoint: Checkpoint
@@ -55,6 +57,7 @@ class Job:
     memory: DigestMemory
     workers: Workers
     tick: Tick
+    lint: Callable[[LoggedModel], None]
     ahead: Placing | None = None
 
     def placing(self, items: Iterable[Item], folder: Path | None) -> Placing:
@@ -134,6 +137,7 @@ class _Flavor:
         mlflow_model.model_size_bytes = _bytes_below(folder) + job.layout.weight_bytes
         mlflow_model.save(str(folder / "MLmodel"))
         mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
+        job.lint(open_logged(folder, weights=job.checkpoint, location=self.location))
         if placed := local_folder(self.location):
             self._made = placed
             self._place(placed)

@@ -14,12 +14,16 @@ from catalogger.errors import RegistryError
 from catalogger.loggers.layout import Layout
 from catalogger.loggers.record import Logged
 from catalogger.loggers.stores import Stores, local_folder
+from catalogger.validators import Existing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINGERPRINT = "catalogger.fingerprint"
 SHAPE = "catalogger.shape"
+TASK = "catalogger.task"
+ARCHITECTURE = "catalogger.architecture"
+CHAT_TEMPLATE = "catalogger.chat_template_sha256"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Registry:
         found = self._client.search_model_versions(f"name = '{name}' and tag.`{tag}` = '{value}'")
         ready = [self._read(v) for v in found if v.status == "READY"]
         return sorted(ready, key=lambda v: -int(v.number))
+
+    def newest(self, name: str) -> Existing | None:
+        """The newest version of the name, by what its tags say; None where there is none."""
+        found = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+        return next((existing(str(v.version), v.tags) for v in found), None)
 
     def register(self, name: str, logged: Logged, tags: Mapping[str, str], description: str) -> Version:
         """A new version for the logged model, with its tags and description from the first moment.
@@ -100,6 +109,11 @@ class Registry:
     def _read(self, version: Any) -> Version:
         location = self._client.get_model_version_download_uri(version.name, version.version)
         return Version(str(version.version), version.run_id, dict(version.tags), location)
+
+
+def existing(number: str, tags: Mapping[str, str]) -> Existing:
+    """What the tags of a version say of it."""
+    return Existing(number, tags.get(TASK), tags.get(ARCHITECTURE), tags.get(CHAT_TEMPLATE))
 
 
 def is_whole(location: str, layout: Layout) -> bool:

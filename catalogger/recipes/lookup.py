@@ -15,11 +15,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from catalogger.errors import RecipeInvalid, RecipeNotFound
+from catalogger.errors import RecipeInvalid, RecipeNotFound, UsageError
 from catalogger.recipes.schema import Recipe
 
 LIBRARY = Path(__file__).with_name("library")
-_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError, OverflowError)
+NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError, OverflowError)
 """What PyYAML raises for text that is no YAML, or for a value that is not of the type that its tag says."""
 _LARGEST = 64 * 1024  # bytes; a recipe is a page of text, anything larger is something else
 
@@ -31,6 +31,16 @@ class NamedRecipe:
     name: str
     file: str
     recipe: Recipe
+
+    def published(self) -> str:
+        """The recipe's own source, `ORG/REPO[@REVISION]`.  Raises UsageError where it is for anybody's checkpoint."""
+        source = self.recipe.source
+        if source is None:
+            raise UsageError(
+                f'The recipe "{self.name}" is for checkpoints of your own and names no source.',
+                "Add --source ORG/REPO, or --source ./folder.",
+            )
+        return f"{source.repo}@{source.revision}" if source.revision else source.repo
 
 
 @cache
@@ -114,7 +124,7 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, 
             raise RecipeInvalid(name, twice)
         data: dict[str, Any] = loader.construct_document(node)
         return data, lines
-    except _NOT_YAML as error:
+    except NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
         raise RecipeInvalid(name, [(mark.line + 1 if mark else None, "", f"is not YAML: {reason}")]) from error
@@ -170,7 +180,7 @@ def _override(data: dict[str, Any], override: str, problems: list[tuple[int | No
         return
     try:
         value = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
-    except _NOT_YAML:
+    except NOT_YAML:
         problems.append((None, key, f'"{text}" is not YAML'))
         return
     for part in keys[:-1]:

@@ -1,9 +1,41 @@
 """IS IT RIGHT: rules from facts to findings, one code each; the names of targets; what each MLflow can do."""
 
-from catalogger.validators import checkpoint_rules, environment_rules, tokenizer_rules
-from catalogger.validators.rules import Facts, Finding, Report, Rule, rules, run_rules
+from catalogger.validators import (
+    config_rules,
+    embedding_rules,
+    environment_rules,
+    serving_rules,
+    target_rules,
+    tokenizer_rules,
+    weight_rules,
+)
+from catalogger.validators.facts import Environment, Existing, Facts, NotChecked, Target, environment
+from catalogger.validators.rules import Finding, Report, Rule, rules, run_rules
 from catalogger.validators.target import check_alias, check_name, default_name
 
-__all__ = ["Facts", "Finding", "Report", "Rule", "check_alias", "check_name", "default_name", "rules", "run_rules"]
+__all__ = [
+    "Environment",
+    "Existing",
+    "Facts",
+    "Finding",
+    "NotChecked",
+    "Report",
+    "Rule",
+    "Target",
+    "check_alias",
+    "check_name",
+    "default_name",
+    "environment",
+    "rules",
+    "run_rules",
+]
 
-_RULE_ROOMS = (checkpoint_rules, environment_rules, tokenizer_rules)
+_RULE_ROOMS = (
+    config_rules,
+    embedding_rules,
+    environment_rules,
+    serving_rules,
+    target_rules,
+    tokenizer_rules,
+    weight_rules,
+)

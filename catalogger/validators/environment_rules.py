@@ -1,29 +1,103 @@
-"""EN rules: the MLflow and Transformers at hand."""
+"""EN rules: the MLflow, the libraries and the Python at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from catalogger.validators.mlflow_versions import OLDEST, has
-from catalogger.validators.rules import Facts, Finding, rule
+from catalogger.validators.facts import Facts, NotChecked
+from catalogger.validators.mlflow_versions import KNOWN_TO_FAIL, OLDEST, declared_transformers, has
+from catalogger.validators.rules import Found, rule
 
 
-@rule("EN001", protects=True)
-def mlflow_version(facts: Facts) -> Iterator[Finding]:
-    """This MLflow can log the recipe's task."""
-    if not has("transformers_llm_tasks", facts.mlflow):
-        yield Finding(
-            "EN001",
-            "error",
-            "mlflow",
-            f"is {facts.mlflow}; {OLDEST} is the oldest that logs these models",
-            f"pip install 'mlflow>={OLDEST}'",
-        )
-    elif facts.recipe.task == "llm/v1/embeddings" and has("embeddings_refused", facts.mlflow):
-        yield Finding(
-            "EN001",
-            "error",
-            "mlflow",
-            f"is {facts.mlflow}, which refuses every way to log llm/v1/embeddings",
-            "pip install 'mlflow>=2.12.2'",
-        )
+@rule("EN001", "error", protects=True)
+def mlflow_version(facts: Facts) -> Iterator[Found]:
+    """This MLflow can log the task.
+
+    MLflow 2.11.0 to 2.11.4 fail on a model from a folder; 2.12.1 refuses every way to log an embedding model
+    (https://github.com/mlflow/mlflow/pull/11795).
+
+    Fix: upgrade MLflow as the finding says.
+    """
+    version = facts.environment.mlflow
+    if not has("transformers_llm_tasks", version):
+        what = f"is {version}; {OLDEST} is the oldest that logs these models"
+        yield Found("mlflow", what, f"pip install 'mlflow>={OLDEST}'")
+    elif facts.task == "llm/v1/embeddings" and has("embeddings_refused", version):
+        what = f"is {version}, which refuses every way to log llm/v1/embeddings"
+        yield Found("mlflow", what, "pip install 'mlflow>=2.12.2'")
+
+
+@rule("EN002", "error")
+def known_to_fail(facts: Facts) -> Iterator[Found]:
+    """The installed libraries are no pair that is known to fail with this MLflow.
+
+    Each pair was run; the finding quotes the error that it ends in.
+
+    Fix: install the version that the finding names.
+    """
+    versions = {"transformers": facts.environment.transformers, "sqlalchemy": facts.environment.sqlalchemy}
+    for pair in KNOWN_TO_FAIL:
+        installed = versions[pair.library]
+        if installed and pair.meets(facts.environment.mlflow, installed):
+            what = f"is {installed}, which MLflow {facts.environment.mlflow} fails with: {pair.error}"
+            yield Found(pair.library, what, pair.fix, pair.severity)
+
+
+@rule("EN003", "warning")
+def declared_range(facts: Facts) -> Iterator[Found]:
+    """The installed Transformers is within the range that this MLflow declares to support.
+
+    Outside it MLflow only warns, and loading the model may fail.
+
+    Fix: install a Transformers within the range.
+    """
+    installed = facts.environment.transformers
+    if installed is None:
+        raise NotChecked("Transformers is not installed here")
+    declared = declared_transformers(facts.environment.mlflow)
+    if declared is None:
+        raise NotChecked(f"the range that MLflow {facts.environment.mlflow} declares is not known here")
+    least, most = declared
+    if not least <= _release(installed) <= most:
+        shown = "to ".join(f"{'.'.join(map(str, v))} " for v in (least, most)).strip()
+        what = f"is {installed}; MLflow {facts.environment.mlflow} declares {shown}"
+        yield Found("transformers", what, f"pip install 'transformers<={'.'.join(map(str, most))}'")
+
+
+@rule("EN004", "warning")
+def files_api(facts: Facts) -> Iterator[Found]:
+    """This MLflow can upload through the Files API where a workspace demands it.
+
+    A workspace that vends no storage tokens takes model files by the Files API only; 2.11.5, 2.13.3, 2.17.2 and every
+    MLflow from 2.18.0 on can do that (`MLFLOW_USE_DATABRICKS_SDK_MODEL_ARTIFACTS_REPO_FOR_UC`).
+
+    Fix: upgrade MLflow.
+    """
+    if not facts.goal.registry_uri.startswith("databricks"):
+        return
+    if not has("files_api", facts.environment.mlflow):
+        what = f"is {facts.environment.mlflow}, which cannot upload where the workspace vends no storage tokens"
+        yield Found("mlflow", what, "pip install 'mlflow>=2.18'")
+
+
+@rule("EN005", "note")
+def python_version(facts: Facts) -> Iterator[Found]:
+    """The Python that wrote the model is the one at hand.
+
+    An environment is made for the model's own Python; where it is loaded without one, another minor version may lack
+    the pinned packages.
+
+    Fix: load the model under its own Python, or log it again under this one.
+    """
+    said = facts.logged.pyfunc.get("python_version")
+    if not isinstance(said, str):
+        raise NotChecked("MLmodel says no Python version")
+    if said.split(".")[:2] != facts.environment.python.split(".")[:2]:
+        what = f"says Python {said}; this is {facts.environment.python}"
+        yield Found("MLmodel", what, "Load it under its own Python, or log it again under this one.")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    from packaging.version import Version
+
+    return Version(version).release

@@ -6,6 +6,7 @@ Nowhere else is a version compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from packaging.version import Version
 
@@ -14,11 +15,15 @@ OLDEST = "2.11.5"
 
 @dataclass(frozen=True)
 class Capability:
-    """Begins with `since`, ends before `before` where it was taken away again; `source` says how the fact is known."""
+    """Begins with `since`, ends before `before` where it was taken away again; `source` says how the fact is known.
+
+    `also` are single older releases that have it too: fixes that were carried back.
+    """
 
     since: str
     source: str
     before: str | None = None
+    also: tuple[str, ...] = ()
 
 
 CAPABILITIES = {
@@ -28,6 +33,7 @@ CAPABILITIES = {
     ),
     "embeddings_task": Capability("2.12.2", "run: 2.11.5, 2.12.1, 2.12.2"),
     "float32_dtype_written": Capability("2.12.1", "run: 2.11.5 leaves torch_dtype out when it is float32"),
+    "files_api": Capability("2.18.0", "read in the packages", also=("2.11.5", "2.13.3", "2.17.2")),
     "logged_models": Capability(
         "3.0.0", "run: 2.22.5, 3.1.0; a model is an entity of its own, with an artifact location"
     ),
@@ -38,7 +44,72 @@ def has(capability: str, version: str) -> bool:
     """Whether an MLflow of this version has the capability.  Raises KeyError for an unknown capability."""
     known = CAPABILITIES[capability]
     at = Version(Version(version).base_version)
+    if at in map(Version, known.also):
+        return True
     return Version(known.since) <= at and (known.before is None or at < Version(known.before))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """MLflow from `mlflow[0]` up to and including `mlflow[1]` fails with a library from `since` on, by this error."""
+
+    mlflow: tuple[str, str]
+    library: Literal["transformers", "sqlalchemy"]
+    since: str
+    error: str
+    fix: str
+    severity: Literal["error", "note"] = "error"
+
+    def meets(self, mlflow: str, library: str) -> bool:
+        """Whether these two versions are such a pair."""
+        first, last = self.mlflow
+        return Version(first) <= Version(Version(mlflow).base_version) <= Version(last) and Version(
+            self.since
+        ) <= Version(library)
+
+
+KNOWN_TO_FAIL = (
+    # Run: 2.11.5, 2.12.2 and 3.1.0.
+    Pair(
+        ("2.11.0", "3.1.0"), "sqlalchemy", "2.1.0",
+        "ImportError: cannot import name 'FallbackAsyncAdaptedQueuePool' from 'sqlalchemy.pool'",
+        "pip install 'sqlalchemy<2.1'",
+    ),
+    # Run: 3.17.2 with 5.23.0; read: 3.18.0.  catalogger writes the model without that code, so that it is a note.
+    Pair(
+        ("3.17.2", "3.18.0"), "transformers", "5.23.0",
+        "AttributeError: 'str' object has no attribute '__name__' (its own logging from a folder; catalogger's is not"
+        " affected)",
+        "To log a folder by MLflow itself: pip install 'transformers<5.23'",
+        "note",
+    ),
+)  # fmt: skip
+
+
+_DECLARED = (
+    ("2.11.0", "4.25.1", "4.37.2"), ("2.12.1", "4.25.1", "4.39.3"), ("2.13.0", "4.25.1", "4.41.0"),
+    ("2.15.1", "4.25.1", "4.42.4"), ("2.16.0", "4.25.1", "4.44.2"), ("2.17.2", "4.25.1", "4.45.0"),
+    ("2.18.0", "4.25.1", "4.46.2"), ("2.19.0", "4.25.1", "4.46.3"), ("2.20.4", "4.25.1", "4.48.0"),
+    ("2.21.3", "4.25.1", "4.49.0"), ("2.22.5", "4.35.2", "4.51.2"), ("3.0.1", "4.35.2", "4.51.3"),
+    ("3.1.0", "4.35.2", "4.52.4"), ("3.2.0", "4.35.2", "4.54.0"), ("3.3.2", "4.38.2", "4.55.0"),
+    ("3.4.0", "4.38.2", "4.56.1"), ("3.5.1", "4.38.2", "4.57.0"), ("3.6.0", "4.38.2", "4.57.1"),
+    ("3.7.0", "4.38.2", "4.57.3"), ("3.9.0", "4.38.2", "4.57.5"), ("3.11.1", "4.39.0", "5.3.0"),
+    ("3.12.0", "4.40.2", "5.5.3"), ("3.13.0", "4.41.1", "5.8.1"), ("3.14.0", "4.42.0", "5.10.2"),
+    ("3.15.2", "4.43.4", "5.14.1"), ("3.16.1", "4.45.0", "5.16.1"), ("3.17.2", "4.45.2", "5.17.0"),
+    ("3.18.0", "4.46.2", "5.20.2"),
+)  # fmt: skip
+"""From which MLflow on which Transformers are declared, oldest and newest (`mlflow.ml_package_versions`, run)."""
+
+
+def declared_transformers(mlflow: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Oldest and newest Transformers that this MLflow declares, by the nearest release that was looked at; None for an
+    MLflow outside of those.
+    """
+    at = Version(Version(mlflow).base_version)
+    if not Version(_DECLARED[0][0]) <= at or Version(_DECLARED[-1][0]).release[:2] < at.release[:2]:
+        return None
+    _, least, most = max((row for row in _DECLARED if Version(row[0]) <= at), key=lambda row: Version(row[0]))
+    return Version(least).release, Version(most).release
 
 
 def transformers_major(version: str) -> int:

@@ -12,6 +12,11 @@ from catalogger.errors import NameInvalid
 _PART = re.compile(r"[A-Za-z0-9_]+")
 _ALIAS = re.compile(r"[A-Za-z0-9_-]{1,255}")
 LONGEST = 255
+_RESERVED = {
+    "system": "is in the platform's own catalog",
+    "hive_metastore": "is in the workspace's old metastore, which is no catalog of Unity Catalog",
+    "__databricks_internal": "is in the platform's own catalog",
+}
 
 
 def check_name(name: str) -> str:
@@ -41,6 +46,14 @@ def check_name(name: str) -> str:
                 f'Letters, digits and _ are allowed: "{re.sub(r"[^A-Za-z0-9_]+", "_", part)}".',
             )
     return name
+
+
+def reserved(name: str) -> str | None:
+    """Why nothing can be registered under the catalog or schema of this name; None where it can."""
+    catalog, schema, *_ = [*name.lower().split("."), "", ""]
+    if catalog in _RESERVED:
+        return _RESERVED[catalog]
+    return "is in a schema of views that every catalog has" if schema == "information_schema" else None
 
 
 def check_alias(alias: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import checkpoints
@@ -11,7 +13,7 @@ from validators.judge import Judge
 
 from catalogger.checkpoints import open_source
 from catalogger.recipes import Recipe, load_recipe
-from catalogger.validators import Facts
+from catalogger.validators import Environment, Facts
 
 MLFLOW = "3.17.2"
 
@@ -20,9 +22,10 @@ MLFLOW = "3.17.2"
 def facts() -> Judge:
     """What the rules see of a folder."""
 
-    def judge(folder: Path, recipe: str | Recipe = "llama-chat", *, mlflow: str = MLFLOW, **more: bool) -> Facts:
+    def judge(folder: Path, recipe: str | Recipe = "llama-chat", *, mlflow: str = MLFLOW, **more: Any) -> Facts:
         chosen = load_recipe(recipe).recipe if isinstance(recipe, str) else recipe
-        return Facts(chosen, open_source(str(folder), allow_pickle=more.get("pickle_allowed", False)), mlflow, **more)
+        opened = open_source(str(folder), allow_pickle=more.get("pickle_allowed", False))
+        return replace(Facts(Environment(mlflow), opened, chosen), **more)
 
     return judge
 

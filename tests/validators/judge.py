@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from catalogger.recipes import Recipe
 from catalogger.validators import Facts
@@ -12,4 +12,4 @@ from catalogger.validators import Facts
 class Judge(Protocol):
     """Facts of a folder as a recipe sees them."""
 
-    def __call__(self, folder: Path, recipe: str | Recipe = ..., *, mlflow: str = ..., **more: bool) -> Facts: ...
+    def __call__(self, folder: Path, recipe: str | Recipe = ..., *, mlflow: str = ..., **more: Any) -> Facts: ...

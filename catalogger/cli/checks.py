@@ -1,0 +1,82 @@
+"""`log-model check` and `log-model lint`: what every rule says, and an exit code for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from catalogger.cli.job import quiet
+from catalogger.cli.output import Terminal, emit
+
+if TYPE_CHECKING:
+    from catalogger.validators import Report
+
+_FAILED = 2
+
+
+def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that both verbs have."""
+    form = click.Choice(["text", "json", "sarif"])
+    for option in (
+        click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages."),
+        click.option("-o", "--output", type=form, default="text", help="Form of the report on stdout."),
+        click.option("--strict", is_flag=True, help="Fail at warnings too."),
+        click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule."),
+        click.option("--region", metavar="R", help="Where it is to be served, as the cloud names it (eastus2)."),
+        click.option("--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI]"),
+        click.option("--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI]"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("check")
+@click.option("--recipe", required=True, metavar="NAME|FILE", help="What the checkpoint should be.")
+@click.option("--source", metavar="SOURCE", help="As for the main job.  [default: the recipe's own]")
+@click.option("--name", metavar="C.S.M", help="catalog.schema.model that it would be registered as.")
+@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a value of the recipe.")
+@click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that a checkpoint brings.")
+@click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
+@_shared
+def check_command(output: str, strict: bool, debug: bool, **options: Any) -> None:
+    """Say whether a checkpoint would register, serve and answer right.
+
+    Only metadata is read, and nothing is changed.  Exit code 2 where a finding is an error.
+    """
+    from catalogger.loggers import check
+
+    quiet(debug=debug)
+    report = check(**options, progress=Terminal())
+    _show(report, str(options["source"] or options["recipe"]), output, strict=strict)
+
+
+@click.command("lint")
+@click.argument("model")
+@click.option("--recipe", metavar="NAME|FILE", help="What the model should be, where that is known.")
+@_shared
+def lint_command(model: str, output: str, strict: bool, debug: bool, **options: Any) -> None:
+    """Look at a logged or registered MODEL, made by catalogger or by anybody.
+
+    MODEL is a folder, runs:/RUN/PATH, models:/NAME/VERSION or models:/NAME@ALIAS.  Nothing is loaded or changed.
+    """
+    from catalogger.loggers import lint
+
+    quiet(debug=debug)
+    _show(lint(model, **options), model, output, strict=strict)
+
+
+def _show(report: Report, subject: str, output: str, *, strict: bool) -> None:
+    """Print the report, and end with the exit code that it deserves."""
+    if output == "json":
+        emit({"subject": subject, "passed": not report.failed(strict=strict), **report.document()})
+    elif output == "sarif":
+        from catalogger.validators.sarif import sarif
+
+        click.echo(json.dumps(sarif(report, subject), indent=2))
+    else:
+        click.echo(str(report))
+    if report.failed(strict=strict):
+        raise click.exceptions.Exit(_FAILED)

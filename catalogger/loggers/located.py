@@ -1,0 +1,101 @@
+"""Find a logged or registered model by its address, and read its facts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from catalogger.checkpoints import LoggedModel, open_logged
+from catalogger.errors import CheckpointError, SourceInvalid
+from catalogger.loggers.stores import choose_stores, local_folder, pointed_at, require_reachable, translated
+
+_LARGEST = 64_000_000  # bytes of one small file
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx")
+
+
+@contextmanager
+def located(model: str, tracking_uri: str | None, registry_uri: str | None) -> Iterator[LoggedModel]:
+    """The facts of the model at a folder, `runs:/…` or `models:/…`; of a remote one the small files are fetched to a
+    folder that goes away with the block.
+
+    Raises SourceInvalid for an address of no such form, CheckpointError where nothing is there.
+    """
+    if not model.startswith(("runs:/", "models:/")):
+        folder = local_folder(model)
+        if folder is None or not folder.is_dir():
+            examples = "Examples: ./model   runs:/RUN/model   models:/main.ml.bot/3   models:/main.ml.bot@champion"
+            raise SourceInvalid(model, "is no folder, runs:/… or models:/…", examples)
+        yield open_logged(folder)
+        return
+    stores = choose_stores(tracking_uri, registry_uri)
+    if not stores.exist:
+        raise CheckpointError(model, f'is not there: the store "{stores.registry_uri}" does not exist')
+    require_reachable(stores)
+    with tempfile.TemporaryDirectory(prefix="catalogger-lint-") as temporary:
+        with pointed_at(stores), translated(stores):
+            location = _location(model)
+            folder = local_folder(location)
+            facts = open_logged(folder, location=location) if folder else _remote(location, Path(temporary))
+        yield facts
+
+
+def _location(model: str) -> str:
+    """Where the files are."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    kind, _, rest = model.partition(":/")
+    try:
+        if kind == "runs":
+            return _of_run(client, *rest.strip("/").partition("/")[::2])
+        if rest.startswith("m-") and "/" not in rest:
+            return str(client.get_logged_model(rest).artifact_location)
+        name, alias = rest.partition("@")[::2]
+        if alias:
+            version = client.get_model_version_by_alias(name, alias)
+            return str(client.get_model_version_download_uri(name, version.version))
+        name, _, number = rest.rpartition("/")
+        return str(client.get_model_version_download_uri(name, number))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise CheckpointError(model, f"is not there: {error.message}", "Look at its spelling.") from error
+        raise
+
+
+def _of_run(client: Any, run_id: str, path: str) -> str:
+    """The model that the run logged under this name: since MLflow 3 an output of the run, before a folder of its
+    artifacts.
+    """
+    run = client.get_run(run_id)
+    for output in getattr(getattr(run, "outputs", None), "model_outputs", None) or []:
+        logged = client.get_logged_model(output.model_id)
+        if logged.name == path:
+            return str(logged.artifact_location)
+    return f"{run.info.artifact_uri}/{path}"
+
+
+def _remote(location: str, folder: Path) -> LoggedModel:
+    """The facts of a model on another machine: its small files are fetched, its weight files only counted."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.artifacts import list_artifacts as listing
+
+    listed: dict[str, int] = {}
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        for entry in listing(f"{location}/{below}".rstrip("/")):
+            path = f"{below}/{Path(entry.path).name}".lstrip("/")
+            if entry.is_dir:
+                waiting.append(path)
+            else:
+                listed[path] = entry.file_size or 0
+    for path, size in listed.items():
+        if size <= _LARGEST and not path.endswith(_WEIGHTS):
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            download_artifacts(f"{location}/{path}", dst_path=str(target.parent))
+    return open_logged(folder, location=location, listed=listed)

@@ -1,0 +1,120 @@
+"""All that the rules may look at, gathered before they run."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+from catalogger.checkpoints import Checkpoint, LoggedModel
+from catalogger.recipes import Recipe
+
+
+class NotChecked(Exception):
+    """Raised by a rule that could not run.  Not checked is never passed."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions of what is installed here; None for what is not."""
+
+    mlflow: str
+    transformers: str | None = None
+    sqlalchemy: str | None = None
+    python: str = platform.python_version()
+
+
+@dataclass(frozen=True)
+class Existing:
+    """The newest version that is registered under the target's name, by what its tags say."""
+
+    number: str
+    task: str | None = None
+    architecture: str | None = None
+    chat_template: str | None = None
+    """Digest of its chat template."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the model is to be registered.  `unreachable` says why the registry could not be asked; `existing` is
+    None where nothing has the name, or where nobody asked.
+    """
+
+    name: str
+    registry_uri: str
+    unreachable: str | None = None
+    existing: Existing | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model on its way, or of one that is logged.
+
+    A part that is not there (no recipe when anybody's model is looked at, no logged model before one is made) leaves
+    its rules unchecked.  `region` is where it is to be served, as the cloud names it.
+    """
+
+    environment: Environment
+    checkpoint: Checkpoint | None = None
+    recipe: Recipe | None = None
+    model: LoggedModel | None = None
+    target: Target | None = None
+    remote_code_consent: bool = False
+    pickle_allowed: bool = False
+    region: str | None = None
+
+    @property
+    def task(self) -> str | None:
+        """The recipe's task, or the one that the logged model says."""
+        if self.recipe:
+            return self.recipe.task
+        return self.model.task if self.model else None
+
+    @property
+    def opened(self) -> Checkpoint:
+        """The checkpoint: its config and tokenizer.  Raises NotChecked where there is none."""
+        if self.checkpoint is None:
+            raise NotChecked((self.model and self.model.no_checkpoint) or "there is no checkpoint")
+        return self.checkpoint
+
+    @property
+    def weights(self) -> Checkpoint:
+        """The checkpoint, its weight files' headers read.  Raises NotChecked where they are not."""
+        if self.opened.unread:
+            raise NotChecked(self.opened.unread)
+        return self.opened
+
+    @property
+    def logged(self) -> LoggedModel:
+        """The logged model.  Raises NotChecked where there is none."""
+        if self.model is None:
+            raise NotChecked("there is no logged model yet")
+        return self.model
+
+    @property
+    def goal(self) -> Target:
+        """The target.  Raises NotChecked where there is none."""
+        if self.target is None:
+            raise NotChecked("nothing is to be registered")
+        return self.target
+
+    @property
+    def wanted(self) -> Recipe:
+        """The recipe.  Raises NotChecked where there is none."""
+        if self.recipe is None:
+            raise NotChecked("no recipe says what is wanted")
+        return self.recipe
+
+
+def environment() -> Environment:
+    """What is installed beside catalogger.  Nothing is imported."""
+    mlflow = _installed("mlflow") or _installed("mlflow-skinny") or "0"
+    return Environment(mlflow, _installed("transformers"), _installed("sqlalchemy"))
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
