@@ -22,8 +22,9 @@ def elements(shape: list[int]) -> int:
 
 
 def table(tensors: Mapping[str, tuple[str, list[int]]]) -> dict[str, Any]:
-    """The header's table for tensors that lie side by side."""
-    entries, at = {}, 0
+    """The header's table for tensors that lie side by side, as PyTorch's."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
     for name, (dtype, shape) in tensors.items():
         end = at + elements(shape) * WIDTH[dtype]
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}

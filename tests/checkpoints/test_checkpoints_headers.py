@@ -46,7 +46,9 @@ def _refused(shard: Shard) -> bool:
 def test_right_tables_are_read_as_the_library_reads_them(
     tensors: dict[str, tuple[str, list[int]]], metadata: dict[str, str] | None, padding: int
 ) -> None:
-    header: dict[str, Any] = ({"__metadata__": metadata} if metadata is not None else {}) | table(tensors)
+    header: dict[str, Any] = table(tensors) | {"__metadata__": metadata}
+    if metadata is None:
+        del header["__metadata__"]
     raw = json.dumps(header, ensure_ascii=False).encode() + b" " * padding
     content = safetensors_bytes(raw, sum(elements(s) * WIDTH[d] for d, s in tensors.values()))
     Path("model.safetensors").write_bytes(content)
