@@ -111,16 +111,14 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        cli.main(arguments, prog_name="log-model", standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
+        ended = cli.main(arguments, prog_name="log-model", standalone_mode=False)
     except click.Abort as stopped:
         raise KeyboardInterrupt from stopped
     except BrokenPipeError:
         raise
     except Exception as error:
         return fail(error, as_json=_wants_json(arguments), debug="--debug" in arguments)
-    return 0
+    return ended if isinstance(ended, int) else 0
 
 
 def _wants_json(arguments: list[str]) -> bool:

@@ -145,6 +145,7 @@ def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: 
 
 def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outcome:
     """Preflight, then the plan or the deed."""
+    require_reachable(request.stores)
     facts = Facts(
         environment(),
         checkpoint,
@@ -158,7 +159,6 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
     report.raise_on_error()
     if borrowed := borrowed_repos(checkpoint) and request.recipe.recipe.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
-    require_reachable(request.stores)
     work = _Work(request, checkpoint, replace(facts, checkpoint=checkpoint), report)
     return work.plan() if dry_run else work.do()
 

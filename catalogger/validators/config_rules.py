@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from catalogger.checkpoints import borrowed_repos
 from catalogger.errors import human
+from catalogger.validators.expected import counted_parameters
 from catalogger.validators.facts import Facts, NotChecked
 from catalogger.validators.rules import Found, firsts, rule
 from catalogger.validators.weight_rules import require_whole
@@ -72,6 +73,7 @@ def dtype(facts: Facts) -> Iterator[Found]:
     Fix: save with `torch_dtype` set, or convert the weights.
     """
     checkpoint, recipe = facts.weights, facts.recipe
+    _require_family(facts)
     found = checkpoint.dtype
     if found is None:
         raise NotChecked("no header of a weight file could be read")
@@ -133,8 +135,7 @@ def task_fits(facts: Facts) -> Iterator[Found]:
     found, task = facts.opened.architecture, facts.task
     if found is None or task is None:
         raise NotChecked("the architecture or the task is not known")
-    if facts.recipe and found not in facts.recipe.architectures:
-        raise NotChecked("the architecture is not the recipe's, as CK001 says")
+    _require_family(facts)
     generates = bool(_GENERATES.search(found))
     if generates == (task == "llm/v1/embeddings"):
         kind = "generates text" if generates else "generates no text"
@@ -153,11 +154,18 @@ def parameter_count(facts: Facts) -> Iterator[Found]:
     """
     if facts.wanted.parameters is None:
         return
+    _require_family(facts)
     require_whole(facts)
-    wanted, found = facts.wanted.parameters, facts.weights.parameters
+    wanted, found = facts.wanted.parameters, counted_parameters(facts.weights)
     if abs(found - wanted) > _OFF * wanted:
         fix = "Choose the recipe of this size, or the family's own, which leaves sizes open."
         yield Found("weights", f"have {found:,} parameters; the recipe is for {wanted:,}", fix)
+
+
+def _require_family(facts: Facts) -> None:
+    """Raises NotChecked where the recipe is for another architecture: it says nothing of this one then."""
+    if facts.recipe and facts.opened.architecture not in facts.recipe.architectures:
+        raise NotChecked("the architecture is not the recipe's, as CK001 says")
 
 
 def _cost(facts: Facts, found: str, wanted: str) -> str:

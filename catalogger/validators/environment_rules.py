@@ -80,23 +80,6 @@ def files_api(facts: Facts) -> Iterator[Found]:
         yield Found("mlflow", what, "pip install 'mlflow>=2.18'")
 
 
-@rule("EN005", "note")
-def python_version(facts: Facts) -> Iterator[Found]:
-    """The Python that wrote the model is the one at hand.
-
-    An environment is made for the model's own Python; where it is loaded without one, another minor version may lack
-    the pinned packages.
-
-    Fix: load the model under its own Python, or log it again under this one.
-    """
-    said = facts.logged.pyfunc.get("python_version")
-    if not isinstance(said, str):
-        raise NotChecked("MLmodel says no Python version")
-    if said.split(".")[:2] != facts.environment.python.split(".")[:2]:
-        what = f"says Python {said}; this is {facts.environment.python}"
-        yield Found("MLmodel", what, "Load it under its own Python, or log it again under this one.")
-
-
 def _release(version: str) -> tuple[int, ...]:
     from packaging.version import Version
 

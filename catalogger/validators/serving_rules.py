@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from catalogger.validators.expected import counted_parameters
 from catalogger.validators.facts import Facts, NotChecked
 from catalogger.validators.rules import Found, rule
 
@@ -60,7 +61,7 @@ def known_size(facts: Facts) -> Iterator[Found]:
     """
     if facts.opened.architecture != "LlamaForCausalLM" or not facts.weights.parameters:
         return
-    count = facts.weights.parameters
+    count = counted_parameters(facts.weights)
     if not any(abs(count - size) <= _NEAR * size for size in _LLAMA_SIZES.values()):
         what = f"have {count:,} parameters, near no published Llama ({', '.join(_LLAMA_SIZES)})"
         yield Found("weights", what, "Whether it is served is known once the server is asked.")
@@ -68,7 +69,7 @@ def known_size(facts: Facts) -> Iterator[Found]:
 
 @rule("PT003", "warning")
 def retired(facts: Facts) -> Iterator[Found]:
-    """The platform has not stopped to serve the model.
+    """The platform still serves the model.
 
     Families are retired with a notice; an endpoint that exists is then ended, and no new one can be made.
 

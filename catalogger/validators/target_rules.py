@@ -54,7 +54,7 @@ def reachable(facts: Facts) -> Iterator[Found]:
 def same_kind(facts: Facts) -> Iterator[Found]:
     """An older version under the same name has the same task and architecture.
 
-    Whoever serves or loads the name by an alias gets the new version, and its requests stop to fit.
+    Whoever serves or loads the name by an alias gets the new version, and requests that fitted stop fitting.
 
     Fix: register it under another name.
     """

@@ -79,8 +79,9 @@ def stray_shard(facts: Facts) -> Iterator[Found]:
     index = facts.weights.index
     if index is None:
         return
+    named = set(index.values())
     for shard in facts.weights.shards:
-        if shard.file.path not in index.values():
+        if shard.file.path not in named:
             fix = "Remove it, or save the checkpoint again into an empty folder."
             yield Found(shard.file.path, "is not named by the index", fix)
 
@@ -96,11 +97,14 @@ def index_agrees(facts: Facts) -> Iterator[Found]:
     index = facts.weights.index
     if index is None:
         return
+    by_shard: dict[str, set[str]] = {}
+    for name, path in index.items():
+        by_shard.setdefault(path, set()).add(name)
     for shard in facts.weights.shards:
-        if shard.problem or shard.file.path not in index.values():
+        promised = by_shard.get(shard.file.path)
+        if shard.problem or promised is None:
             continue
         held = {t.name for t in shard.tensors}
-        promised = {name for name, path in index.items() if path == shard.file.path}
         if missing := promised - held:
             what = f"lacks what the index says it holds: {firsts(missing)}"
             yield Found(shard.file.path, what, "Save the checkpoint again.")
