@@ -69,6 +69,7 @@ def whole(one: NamedRecipe) -> str:
         ("vectors", _pairs(embedding.model_dump(exclude_none=True)) if embedding else ""),
         ("metadata", _pairs(recipe.metadata)),
         ("serving", _pairs(recipe.serving.model_dump(exclude_none=True)) if recipe.serving else ""),
+        ("transformers", recipe.transformers or ""),
         ("needs", _needs(one)),
         ("file", one.file if Path(one.file).exists() else f"catalogger/recipes/library/…/{one.name}.yaml"),
     ]

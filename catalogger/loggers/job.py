@@ -249,7 +249,8 @@ class _Work:
 
     def _lay_out(self) -> None:
         recipe, checkpoint = self.request.recipe, self.checkpoint
-        self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, mlmodel.wanted_version("transformers"))
+        transformers = mlmodel.wanted_version("transformers", recipe.recipe.transformers)
+        self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, transformers)
         plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
         if checkpoint.root is not None:
             remembered = {

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.recipes import NamedRecipe, Recipe
@@ -35,16 +37,16 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 """An input example for each task, in the form that a serving endpoint takes."""
 
 
-def wanted_version(package: str) -> str:
-    """The version that the logged model asks for: the installed one, else catalogger's pin within what this MLflow
-    declares.
+def wanted_version(package: str, within: str | None = None) -> str:
+    """The version that the logged model asks for: the installed one if it is `within` the recipe's range, else
+    catalogger's pin within what this MLflow declares.
     """
-    if version := _installed(package):
+    version = _installed(package)
+    if version and SpecifierSet(within or "").contains(version, prereleases=True):
         return version.partition("+")[0]
     if package != "transformers":
         return PINS[package]
     from mlflow.ml_package_versions import _ML_PACKAGE_VERSIONS
-    from packaging.version import Version
 
     most = str(_ML_PACKAGE_VERSIONS["transformers"]["models"]["maximum"])
     return min(PINS[package], most, key=Version)
@@ -93,7 +95,8 @@ def flavor(recipe: NamedRecipe, checkpoint: Checkpoint, mlflow: str, transformer
 
 def requirements(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
     """Pinned pip requirements, of the environment and the recipe; nothing is found out by running the model."""
-    lines = [f"{package}=={wanted_version(package)}" for package in ("transformers", "torch", "accelerate")]
+    lines = [f"transformers=={wanted_version('transformers', recipe.transformers)}"]
+    lines += [f"{package}=={wanted_version(package)}" for package in ("torch", "accelerate")]
     if "tokenizer.json" not in checkpoint.small:
         lines += [f"{p}=={v}" for p in ("sentencepiece", "protobuf") if (v := _installed(p))]
     return lines + list(recipe.requirements)

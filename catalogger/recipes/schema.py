@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Task = Literal["llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"]
@@ -99,6 +100,8 @@ class Recipe(_Part):
     embedding: Embedding | None = None
     remote_code: RemoteCode | None = None
     serving: Serving | None = None
+    transformers: Text | None = None
+    """Versions of Transformers that the model's own code is known to work with, as pip spells a range (`<5`)."""
     requirements: tuple[Text, ...] = ()
     """Further pip requirements of the logged model, each pinned (`name==version`), beside torch and transformers."""
 
@@ -120,6 +123,15 @@ class Recipe(_Part):
         for line in value:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w,-]+\])?==[\w.+!-]+", line):
                 raise ValueError(f'"{line}" is not pinned; write name==version')
+        return value
+
+    @field_validator("transformers")
+    @classmethod
+    def _is_a_range(cls, value: str | None) -> str | None:
+        try:
+            SpecifierSet(value or "")
+        except InvalidSpecifier as error:
+            raise ValueError(f'"{value}" is no range of versions; write it as pip does, for example <5') from error
         return value
 
     @model_validator(mode="after")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
 from catalogger.validators.facts import Facts, NotChecked
 from catalogger.validators.mlflow_versions import KNOWN_TO_FAIL, OLDEST, declared_transformers, has
 from catalogger.validators.rules import Found, rule
@@ -80,7 +83,24 @@ def files_api(facts: Facts) -> Iterator[Found]:
         yield Found("mlflow", what, "pip install 'mlflow>=2.18'")
 
 
-def _release(version: str) -> tuple[int, ...]:
-    from packaging.version import Version
+@rule("EN005", "note")
+def known_to_work(facts: Facts) -> Iterator[Found]:
+    """The installed Transformers is one that the model's own code is known to work with.
 
+    Code that a checkpoint brings follows Transformers' changes late or never (GTE's fails with 5). What is logged asks
+    for a version within the recipe's range whatever is installed here; only loading it here would fail.
+
+    Fix: install a Transformers within the range to load or prove the model here.
+    """
+    within, installed = facts.wanted.transformers, facts.environment.transformers
+    if within is None:
+        return
+    if installed is None:
+        raise NotChecked("Transformers is not installed here")
+    if not SpecifierSet(within).contains(installed, prereleases=True):
+        what = f"is {installed}; the recipe's model is known to work with {within}, and asks for that"
+        yield Found("transformers", what, f"To load it here: pip install 'transformers{within}'")
+
+
+def _release(version: str) -> tuple[int, ...]:
     return Version(version).release

@@ -181,6 +181,18 @@ def test_requirement_that_is_not_pinned(line: str) -> None:
     assert problem == (4, "requirements", f'"{line}" is not pinned; write name==version')
 
 
+@pytest.mark.parametrize("said", ["below 5", "5", "<", "<five"])
+def test_transformers_that_is_no_range(said: str) -> None:
+    (problem,) = _problems(GOOD + f"transformers: {said!r}\n")
+    assert problem[1:] == (
+        "transformers", f'"{said}" is no range of versions; write it as pip does, for example <5',
+    )  # fmt: skip
+
+
+def test_range_of_transformers() -> None:
+    assert load_recipe(_write(GOOD + "transformers: <5,>=4.45\n")).recipe.transformers == "<5,>=4.45"
+
+
 def test_pinned_requirements() -> None:
     lines = ("einops==0.8.1", "torch[opt]==2.2.0+cpu", "a_b.c==1!2.0rc1")
     assert load_recipe(_write(f"{GOOD}requirements: {list(lines)}\n")).recipe.requirements == lines

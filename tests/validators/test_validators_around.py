@@ -108,6 +108,17 @@ def test_en004_upload_where_no_tokens_are_vended(mlflow: str, speaks: bool) -> N
     assert "EN004" in _judge(replace(facts, target=None), "EN004").not_checked
 
 
+def test_en005_code_that_is_not_adapted_to_this_transformers() -> None:
+    def said(recipe: str, transformers: str) -> list[str]:
+        return _said(Facts(Environment("3.17.2", transformers), recipe=load_recipe(recipe).recipe), "EN005")
+
+    assert said("gte-large", "5.17.0") == [
+        "note: is 5.17.0; the recipe's model is known to work with <5, and asks for that"
+    ]
+    assert said("gte-large", "4.57.6") == []
+    assert said("bge-large", "5.17.0") == []
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
