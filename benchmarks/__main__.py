@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.candidates import CANDIDATES, HELPS, Candidate, Case, Database, Results, Usage, Workshop, workshop
+from benchmarks.candidates import CANDIDATES, SIZELESS, Candidate, Case, Database, Results, Usage, Workshop, workshop
 from benchmarks.report import BUDGETS, draw, markdown, verdicts
 
 _DATABASES: tuple[Database, ...] = ("existing", "fresh")
@@ -33,7 +33,7 @@ _PACKAGES = ("catalogger", "mlflow", "transformers", "torch", "huggingface_hub",
 )
 def main(repeats: int, sizes: str, only: str | None, folder: Path) -> None:
     """Measure catalogger side by side with MLflow's documented way."""
-    wanted = BUDGETS[only].needs if only else frozenset(CANDIDATES | HELPS)
+    wanted = BUDGETS[only].needs if only else frozenset(CANDIDATES | SIZELESS)
     began = _moment()
     gigabytes = sorted(float(size) for size in sizes.split(","))
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder.absolute()) as temporary:
@@ -58,7 +58,7 @@ def _measure(folder: Path, sizes: Iterable[float], repeats: int, wanted: frozens
         _round(shop, None, wanted, {})  # compiles what is not compiled yet
         _require_bytecode(wanted)
         for _ in range(repeats):
-            _helps(shop, wanted, samples)
+            _sizeless(shop, wanted, samples)
     for size in sizes:
         with workshop(folder, size) as shop:
             weights[size] = shop.weights
@@ -75,8 +75,8 @@ def _round(shop: Workshop, size: float | None, wanted: frozenset[str], samples: 
             _sample(shop, candidate, size, database, samples)
 
 
-def _helps(shop: Workshop, wanted: frozenset[str], samples: dict[Case, list[Usage]]) -> None:
-    for candidate in (c for c in HELPS.values() if c.key in wanted):
+def _sizeless(shop: Workshop, wanted: frozenset[str], samples: dict[Case, list[Usage]]) -> None:
+    for candidate in (c for c in SIZELESS.values() if c.key in wanted):
         _sample(shop, candidate, None, None, samples)
 
 

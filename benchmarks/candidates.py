@@ -13,15 +13,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from fakes.checkpoints import sparse_llama_405b
 from fakes.hub import Hub
 
 Database = Literal["existing", "fresh"]
-REPO = "org/bench"
+REPO, GIANT = "org/bench", "org/giant"
 NAME = "main.ml.bench"
 _DROPPED = ("MLFLOW_", "HF_", "HUGGING", "TRANSFORMERS_", "DATABRICKS_", "XDG_", "PYTHONDONTWRITEBYTECODE")
 
@@ -44,12 +45,20 @@ CANDIDATES = {
         Candidate("link", "catalogger, --weights link, folder"),
         Candidate("copy", "catalogger, --weights copy, folder"),
         Candidate("again", "catalogger, second run", follows="copy"),
+        Candidate("lint", "log-model lint of what was logged", follows="again"),
         Candidate("floor", "import mlflow, open the store"),
         Candidate("cp", "cp -r of the same files", stores=False),
         Candidate("hash", "hash the weights once", stores=False),
     )
 }
-HELPS = {c.key: c for c in (Candidate("help", "log-model --help"), Candidate("mlflow-help", "mlflow --help"))}
+SIZELESS = {
+    c.key: c
+    for c in (
+        Candidate("help", "log-model --help"),
+        Candidate("mlflow-help", "mlflow --help"),
+        Candidate("check", "log-model check, 405B in 191 shards on the Hub"),
+    )
+}
 _EXPECTED = {"hub": ("registered", "linked"), "link": ("registered", "linked"), "copy": ("registered", "copied")}
 _EXPECTED["again"] = ("unchanged", "in place")
 
@@ -59,7 +68,7 @@ class Usage:
     """What the kernel says of one process and the children it waited for: seconds and bytes.
 
     `read` and `written` count what passed through system calls, cached or not; a mapped file is in neither.
-    `dirtied` counts what went towards the disk, mapped or not.
+    `dirtied` counts what went towards the disk, mapped or not; `fetched` what the Hub on this machine sent.
     """
 
     wall: float
@@ -69,6 +78,7 @@ class Usage:
     read: int
     written: int
     dirtied: int
+    fetched: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ class Workshop:
     """
 
     def __init__(self, folder: Path, gigabytes: float, hub: Hub) -> None:
-        self.source, self.place = folder / "source", folder / "run"
+        self.source, self.place, self._hub = folder / "source", folder / "run", hub
         self._cache, self._memory, self._template = folder / "hub", folder / "memory", folder / "existing.db"
         self._uri = f"sqlite:///{self.place / 'mlflow.db'}"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
@@ -150,6 +160,8 @@ class Workshop:
         run(python("checkpoint", self.source, gigabytes, max(3, round(gigabytes))), self.place, self._env)
         self.weights = sum(file.stat().st_size for file in self._weight_files(self.source))
         hub.add(REPO, self.source)
+        giant = sparse_llama_405b(folder / "giant")
+        hub.add(GIANT, giant, digests={file.name: f"{n:064x}" for n, file in enumerate(self._weight_files(giant))})
         run(self.command("floor"), self.place, self._env)
         (self.place / "mlflow.db").rename(self._template)
         self.reset("existing")
@@ -169,7 +181,9 @@ class Workshop:
         if candidate.follows is None:
             self.reset(database)
         self._warm(self._cache if candidate.key == "hub" else self.source)
+        sent = self._hub.sent
         usage, output = run(self.command(candidate.key), self.place, self._env)
+        usage = replace(usage, fetched=self._hub.sent - sent)
         if expected := _EXPECTED.get(candidate.key):
             outcome = json.loads(output)
             if (outcome["action"], outcome["weights"]) != expected:
@@ -185,6 +199,8 @@ class Workshop:
             "link": python(*log, "--source", self.source, "--weights", "link"),
             "copy": python(*log, "--source", self.source, "--weights", "copy"),
             "again": python(*log, "--source", self.source, "--weights", "copy"),
+            "lint": python("catalogger", "lint", *self.place.glob("mlruns/*/models/*/artifacts"), "-o", "json"),
+            "check": python("catalogger", "check", "--recipe", "llama-chat", "--source", GIANT, "-o", "json"),
             "floor": python("floor", self._uri),
             "cp": [shutil.which("cp") or "cp", "-r", str(self.source), str(self.place / "copy")],
             "hash": python("hash_once", *self._weight_files(self.source)),

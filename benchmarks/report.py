@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.candidates import CANDIDATES, HELPS, Case, Results
+from benchmarks.candidates import CANDIDATES, SIZELESS, Case, Results
 
 _MB = 1e6
 _SIZES = frozenset({2.0, 6.0})  # GB that the budgets are for
@@ -156,6 +156,20 @@ def _help(results: Results) -> Iterator[Verdict]:
     yield Verdict("user CPU: log-model --help against mlflow --help", "-", ratio, "at most 0.1x", ours / theirs <= 0.1)
 
 
+def _checks(results: Results) -> Iterator[Verdict]:
+    case = Case("check")
+    wall, fetched = results.median(case, "wall"), results.median(case, "fetched") / _MB
+    said = f"{wall:.2f} s, {fetched:.1f} MB fetched"
+    yield Verdict(SIZELESS["check"].label, "-", said, "at most 10 s and 40 MB", wall <= 10 and fetched <= 40)
+
+    def lint(size: float) -> tuple[str, bool]:
+        case = Case("lint", size, "existing")
+        wall, rss = results.median(case, "wall"), results.median(case, "rss") / _MB
+        return f"{wall:.2f} s, peak RSS {rss:.1f} MB", wall <= 3 and rss <= 250
+
+    yield _line(CANDIDATES["lint"].label, results, "existing", "at most 3 s and 250 MB", lint)
+
+
 _WALLS = {
     "wall-hub": _Wall("wall, linked from the Hub's cache, against upstream", "hub", 6, 0.15, ("upstream",)),
     "wall-link": _Wall("wall, linked from a folder, against upstream", "link", 6, 0.2, ("upstream",)),
@@ -171,7 +185,8 @@ BUDGETS: dict[str, Budget] = {
     "read": Budget(frozenset({"floor", "link", "copy"}), _read),
     "written": Budget(frozenset({"hub", "link", "copy"}), _written),
     "second-run": Budget(frozenset({"floor", "copy", "again"}), _second),
-    "help": Budget(frozenset(HELPS), _help),
+    "help": Budget(frozenset({"help", "mlflow-help"}), _help),
+    "checks": Budget(frozenset({"check", "lint", "copy", "again"}), _checks),
 }
 
 
@@ -241,7 +256,7 @@ def _medians(results: Results, case: Case) -> list[str]:
     times = [f"{results.median(case, figure):.2f}" for figure in ("user", "system")]
     counts = [f"{results.median(case, figure) / _MB:.1f}" for figure in ("rss", "read", "written", "dirtied")]
     wall = f"{results.median(case, 'wall'):.2f}"
-    label = (CANDIDATES | HELPS)[case.candidate].label
+    label = (CANDIDATES | SIZELESS)[case.candidate].label
     return [label, where, wall, results.spread(case, "wall"), *times, *counts]
 
 

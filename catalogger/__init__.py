@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from catalogger.checkpoints import Checkpoint, open_source
     from catalogger.errors import CataloggerError
-    from catalogger.loggers import Outcome, Progress, check, lint, log_model
+    from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
     from catalogger.recipes import Recipe, load_recipe
     from catalogger.validators import Finding, Report
 
 __all__ = [
     "CataloggerError",
+    "Checked",
     "Checkpoint",
     "Finding",
     "Outcome",
@@ -35,6 +36,7 @@ __all__ = [
 
 _HOME = {
     "CataloggerError": "errors",
+    "Checked": "loggers",
     "Checkpoint": "checkpoints",
     "Finding": "validators",
     "Outcome": "loggers",

@@ -10,6 +10,8 @@
     │   ├── RepositoryNotFound
     │   └── DigestMismatch
     ├── CheckFailed                    2   findings of severity error; nothing was changed
+    ├── ProofRefused                   2   too little memory to load the model; nothing was changed
+    ├── ProofFailed                    2   the model does not load, or answers wrongly; nothing was changed
     ├── AccessDenied                   4   authentication or permission
     ├── NetworkUnreachable             5   the other side cannot be reached or does not answer in time
     ├── DiskError                      6   no room, or not writable
@@ -161,6 +163,38 @@ class CheckFailed(CataloggerError):
         wrong = [f for f in findings if f["severity"] == "error"]
         count = "1 check" if len(wrong) == 1 else f"{len(wrong)} checks"
         super().__init__(f"{count} failed: {', '.join(str(f['code']) for f in wrong)}. Nothing was changed.")
+
+
+class ProofRefused(CataloggerError):
+    """To load the model takes more memory than there is.  Sizes in bytes.  Nothing was changed."""
+
+    code = "proof-refused"
+    exit_code = 2
+
+    def __init__(self, needed: int, free: int) -> None:
+        self.needed, self.free = needed, free
+        super().__init__(
+            f"To load the model takes about {human(needed)} of memory, and {human(free)} are available.",
+            "Prove it on a larger machine, or log it without --prove.",
+        )
+
+
+class ProofFailed(CataloggerError):
+    """The model does not load, or answers wrongly.  `lines` are the last words of the process that loaded it,
+    `findings` what the rules said before.  Nothing was changed.
+    """
+
+    code = "proof-failed"
+    exit_code = 2
+
+    def __init__(self, reason: str, lines: Sequence[str] = ()) -> None:
+        self.reason, self.lines = masked(reason), tuple(map(masked, lines))
+        self.findings: tuple[Mapping[str, object], ...] = ()
+        said = "".join(f"\n  {line}" for line in lines)
+        super().__init__(
+            f"The model {reason}.{said}",
+            "Mend the model; where this machine is at fault and not the model, log it without --prove.",
+        )
 
 
 class AccessDenied(CataloggerError):

@@ -12,7 +12,7 @@ from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 
 if TYPE_CHECKING:
-    from catalogger.validators import Report
+    from catalogger.loggers import Checked
 
 _FAILED = 2
 
@@ -25,6 +25,8 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-o", "--output", type=form, default="text", help="Form of the report on stdout."),
         click.option("--strict", is_flag=True, help="Fail at warnings too."),
         click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule."),
+        click.option("--prove", is_flag=True, help="Where no error is found: load the model and ask it (needs torch)."),
+        click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that the model brings."),
         click.option("--region", metavar="R", help="Where it is to be served, as the cloud names it (eastus2)."),
         click.option("--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI]"),
         click.option("--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI]"),
@@ -38,7 +40,6 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--source", metavar="SOURCE", help="As for the main job.  [default: the recipe's own]")
 @click.option("--name", metavar="C.S.M", help="catalog.schema.model that it would be registered as.")
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a value of the recipe.")
-@click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that a checkpoint brings.")
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
 @_shared
 def check_command(output: str, strict: bool, debug: bool, **options: Any) -> None:
@@ -49,8 +50,7 @@ def check_command(output: str, strict: bool, debug: bool, **options: Any) -> Non
     from catalogger.loggers import check
 
     quiet(debug=debug)
-    report = check(**options, progress=Terminal())
-    _show(report, str(options["source"] or options["recipe"]), output, strict=strict)
+    _show(check(**options, progress=Terminal()), output, strict=strict)
 
 
 @click.command("lint")
@@ -65,18 +65,18 @@ def lint_command(model: str, output: str, strict: bool, debug: bool, **options: 
     from catalogger.loggers import lint
 
     quiet(debug=debug)
-    _show(lint(model, **options), model, output, strict=strict)
+    _show(lint(model, **options, progress=Terminal()), output, strict=strict)
 
 
-def _show(report: Report, subject: str, output: str, *, strict: bool) -> None:
-    """Print the report, and end with the exit code that it deserves."""
+def _show(checked: Checked, output: str, *, strict: bool) -> None:
+    """Print what was found, and end with the exit code that it deserves."""
     if output == "json":
-        emit({"subject": subject, "passed": not report.failed(strict=strict), **report.document()})
+        emit(checked.document(strict=strict))
     elif output == "sarif":
         from catalogger.validators.sarif import sarif
 
-        click.echo(json.dumps(sarif(report, subject), indent=2))
+        click.echo(json.dumps(sarif(checked.report, checked.subject), indent=2))
     else:
-        click.echo(str(report))
-    if report.failed(strict=strict):
+        click.echo(str(checked))
+    if checked.failed(strict=strict):
         raise click.exceptions.Exit(_FAILED)

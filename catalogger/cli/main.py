@@ -67,6 +67,7 @@ class _Verbs(click.Group):
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule; recorded in the version's tags.")
 @click.option("--rehash", is_flag=True, help="Hash every file again instead of trusting remembered digests.")
+@click.option("--prove", is_flag=True, help="Load the model and ask it something before it is logged (needs torch).")
 @click.option("--dry-run", is_flag=True, help="Show the whole plan and change nothing.")
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result on stdout."

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from catalogger.errors import CataloggerError, CheckFailed, UsageError, masked
+from catalogger.errors import CataloggerError, CheckFailed, ProofFailed, UsageError, masked
 from catalogger.files.digests import Tick
 
 
@@ -27,7 +27,7 @@ def fail(error: Exception, *, as_json: bool, debug: bool) -> int:
     if debug:
         click.echo(masked("".join(traceback.format_exception(error))), err=True)
     if as_json:
-        findings = list(ours.findings) if isinstance(ours, CheckFailed) else []
+        findings = list(ours.findings) if isinstance(ours, CheckFailed | ProofFailed) else []
         emit({"error": ours.document(), "findings": findings})
     click.echo(f"Error: {ours}", err=True)
     return ours.exit_code

@@ -1,8 +1,8 @@
 """DO IT: stage, log, register, tag.  Only this room and `serving` change anything outside the process."""
 
-from catalogger.loggers.checks import check, lint
+from catalogger.loggers.checks import Checked, check, lint
 from catalogger.loggers.job import log_model
 from catalogger.loggers.outcome import Outcome, Plan
 from catalogger.loggers.progress import Progress
 
-__all__ = ["Outcome", "Plan", "Progress", "check", "lint", "log_model"]
+__all__ = ["Checked", "Outcome", "Plan", "Progress", "check", "lint", "log_model"]

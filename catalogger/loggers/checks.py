@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from catalogger.checkpoints import open_source
-from catalogger.errors import CataloggerError, NameInvalid
+from catalogger.checkpoints import LoggedModel, borrowed_repos, open_source, with_borrowed_code
+from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
+from catalogger.files.digests import DigestMemory
 from catalogger.loggers.glance import newest_tags
+from catalogger.loggers.job import Request, Work
 from catalogger.loggers.located import located
 from catalogger.loggers.progress import Progress, Silent
+from catalogger.loggers.proof import Proof
+from catalogger.loggers.prove import needed_memory, prove, require_provable
 from catalogger.loggers.registry import Registry, existing
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, sqlite_file, translated
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Report, Target, check_name, default_name, environment, run_rules
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found of `subject`, and what it answered where it was proved."""
+
+    subject: str
+    report: Report
+    proof: Proof | None = None
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Whether a finding is an error; `strict`: or a warning."""
+        return self.report.failed(strict=strict)
+
+    def document(self, *, strict: bool = False) -> dict[str, Any]:
+        """All of it as JSON data."""
+        proof = self.proof.document() if self.proof else None
+        return {
+            "subject": self.subject,
+            "passed": not self.failed(strict=strict),
+            **self.report.document(),
+            "proof": proof,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.report}\n{self.proof}" if self.proof else str(self.report)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def check(
@@ -28,27 +65,38 @@ def check(
     allow_pickle: bool = False,
     ignore: Sequence[str] = (),
     region: str | None = None,
+    prove: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Checked:
     """What every rule says of a checkpoint before it is logged; only metadata is read, nothing is changed.
 
-    The arguments are those of `log_model`; `region` is where it is to be served, as the cloud names it.
-    Raises the errors of opening a source; whatever a rule can say is in the report instead.
+    The arguments are those of `log_model`; `region` is where it is to be served, as the cloud names it.  `prove` also
+    fetches the weights and loads them, where no rule finds an error.
+
+    Raises the errors of opening a source and of proving; whatever a rule can say is in the report instead.
     """
-    named = load_recipe(recipe, overrides)
+    named, told = load_recipe(recipe, overrides), progress or Silent()
     asked = str(source) if source is not None else named.published()
-    target = _target(name if name is not None else default_name(Path(recipe).stem), tracking_uri, registry_uri)
-    (progress or Silent()).say(f"Reading {asked}")
+    wanted = name if name is not None else default_name(Path(recipe).stem)
+    told.say(f"Reading {asked}")
     facts = Facts(
         environment(),
         open_source(asked, allow_pickle=allow_pickle),
         named.recipe,
-        target=target,
+        target=_target(wanted, tracking_uri, registry_uri),
         remote_code_consent=trust_remote_code,
         pickle_allowed=allow_pickle,
         region=region,
     )
-    return run_rules(facts, ignore)
+    report = run_rules(facts, ignore)
+    if not prove or report.failed():
+        return Checked(asked, report)
+    stores = choose_stores(tracking_uri, registry_uri)
+    request = Request(
+        named, wanted, name is None, (), {}, stores, "auto", trust_remote_code, allow_pickle, (), DigestMemory(), told
+    )
+    with _findings_told(report, told):
+        return Checked(asked, report, _proof(request, facts, report))
 
 
 def lint(
@@ -59,17 +107,56 @@ def lint(
     registry_uri: str | None = None,
     ignore: Sequence[str] = (),
     region: str | None = None,
-) -> Report:
+    trust_remote_code: bool = False,
+    prove: bool = False,
+    progress: Progress | None = None,
+) -> Checked:
     """What every rule says of a logged or registered MLflow model, made by catalogger or by anybody.
 
     model: a folder, `runs:/RUN/PATH`, `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `models:/MODEL_ID`.
     recipe: what the model should be, where that is known.
-    Raises CheckpointError where there is no logged model, and what the stores raise.
+    prove: also load it and ask it something; a model on another machine is fetched whole for that.
+    Raises CheckpointError where there is no logged model, and what the stores and proving raise.
     """
     wanted = load_recipe(recipe).recipe if recipe else None
-    with located(str(model), tracking_uri, registry_uri) as logged:
+    told = progress or Silent()
+    with located(str(model), tracking_uri, registry_uri, whole=prove) as (logged, folder):
         facts = Facts(environment(), logged.checkpoint, wanted, logged, region=region)
-        return run_rules(facts, ignore)
+        report = run_rules(facts, ignore)
+        if not prove or report.failed():
+            return Checked(str(model), report)
+        with _findings_told(report, told):
+            return Checked(str(model), report, _answer(logged, folder, trust_remote_code, told))
+
+
+@contextmanager
+def _findings_told(report: Report, progress: Progress) -> Iterator[None]:
+    """Where the proof fails, what the rules found is not lost."""
+    try:
+        yield
+    except ProofFailed as error:
+        error.findings = tuple(f.document() for f in report.findings)
+        progress.say(str(report))
+        raise
+
+
+def _proof(request: Request, facts: Facts, report: Report) -> Proof:
+    """Prove what would be logged."""
+    checkpoint = facts.opened
+    require_provable(needed_memory(checkpoint.weight_bytes))
+    if borrowed := borrowed_repos(checkpoint) and facts.wanted.remote_code:
+        checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
+    return Work(request, checkpoint, facts, report).prove()
+
+
+def _answer(logged: LoggedModel, folder: Path, trust_remote_code: bool, progress: Progress) -> Proof:
+    return prove(
+        folder,
+        str(logged.task),
+        weight_bytes=logged.checkpoint.weight_bytes if logged.checkpoint else 0,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    )
 
 
 def _target(name: str, tracking_uri: str | None, registry_uri: str | None) -> Target:

@@ -24,7 +24,7 @@ from catalogger.checkpoints import (
     save_objects,
     with_borrowed_code,
 )
-from catalogger.errors import UsageError, human, masked
+from catalogger.errors import ProofFailed, UsageError, human, masked
 from catalogger.files.digests import DigestMemory, Tick
 from catalogger.files.place import Weights, existing
 from catalogger.files.workers import Workers
@@ -34,8 +34,10 @@ from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest,
 from catalogger.loggers.lock import registration_lock
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.placing import Placing
-from catalogger.loggers.plan import has_room, make_plan, require_room, way
+from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
 from catalogger.loggers.progress import Progress, Silent
+from catalogger.loggers.proof import Proof
+from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
@@ -75,6 +77,7 @@ class Request:
     ignore: tuple[str, ...]
     memory: DigestMemory
     progress: Progress
+    prove: bool = False
 
 
 def log_model(
@@ -94,6 +97,7 @@ def log_model(
     allow_pickle: bool = False,
     ignore: Sequence[str] = (),
     rehash: bool = False,
+    prove: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -105,6 +109,7 @@ def log_model(
     name: `catalog.schema.model`; `main.default.<recipe>` by default.
     weights: `auto` links from the Hub's cache and copies from a folder, `copy` and `link` force it.
     overrides: `key=value` changes to the recipe.
+    prove: load the model in another process and ask it something before anything is logged; needs torch.
 
     Raises the classes of `catalogger.errors`; before CheckFailed and every UsageError nothing was changed.
     """
@@ -122,6 +127,7 @@ def log_model(
         ignore=tuple(ignore),
         memory=DigestMemory(distrust=rehash),
         progress=progress or Silent(),
+        prove=prove,
     )
     with _opened(request, source, model, tokenizer) as checkpoint:
         outcome = _checked(request, checkpoint, dry_run=dry_run)
@@ -159,11 +165,13 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
     report.raise_on_error()
     if borrowed := borrowed_repos(checkpoint) and request.recipe.recipe.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
-    work = _Work(request, checkpoint, replace(facts, checkpoint=checkpoint), report)
+    work = Work(request, checkpoint, replace(facts, checkpoint=checkpoint), report)
+    if request.prove:
+        require_provable(needed_memory(checkpoint.weight_bytes))
     return work.plan() if dry_run else work.do()
 
 
-class _Work:
+class Work:
     """One checked request on its way to a version."""
 
     def __init__(self, request: Request, checkpoint: Checkpoint, facts: Facts, report: Report) -> None:
@@ -173,6 +181,7 @@ class _Work:
         self._workers = Workers()
         self._ahead: Placing | None = None
         self._hashing: Placing | None = None
+        self._proof: Proof | None = None
         self.fields: dict[str, Any] = {}
         self.layout = Layout(())
 
@@ -213,8 +222,33 @@ class _Work:
             if (digest := self._fingerprint()) and (known := self._registered(registry, digest)):
                 registry.make_true(request.name, known, request.aliases, self._tags(digest))
                 return self._outcome("unchanged", known, None)
-            logged = self._logged_before() or self._fetch_and_log()
-            return self._register(registry, logged)
+            earlier = self._logged_before()
+            if not earlier or request.prove:
+                self._fetch(writes=not earlier)
+            if request.prove:
+                self._proof = self._prove()
+            return self._register(registry, earlier or self._log())
+
+    def prove(self) -> Proof:
+        """Fetch what is not here, and load the model as it would be logged.  Nothing is logged."""
+        with translated(self.request.stores):
+            self._lay_out()
+            self._fetch(writes=False)
+            return self._prove()
+
+    def _prove(self) -> Proof:
+        try:
+            with tempfile.TemporaryDirectory(prefix="catalogger-proof-") as temporary:
+                return prove(
+                    staged(self._job(), Path(temporary) / "model"),
+                    self.request.recipe.recipe.task,
+                    weight_bytes=self.checkpoint.weight_bytes,
+                    trust_remote_code=self.request.trust_remote_code,
+                    progress=self.request.progress,
+                )
+        except ProofFailed as error:
+            error.findings = tuple(f.document() for f in self.report.findings)
+            raise
 
     def _look_at_name(self, registry: Registry) -> None:
         """Compare with the newest version of the name."""
@@ -338,17 +372,21 @@ class _Work:
                 return Logged(uri, model_id, run.info.run_id, location, "in place", Moved(), digests)
         return None
 
-    def _fetch_and_log(self) -> Logged:
+    def _fetch(self, *, writes: bool) -> None:
+        """Bring the weights here, once it is known that there is room for them, and for the model where it `writes`."""
         request = self.request
         plan = make_plan(self._job(), request.stores)
-        if not self._ahead:  # which has looked, and has taken of that room since
+        if writes and not self._ahead:  # which has looked, and has taken of that room since
             require_room(plan)
         if plan.to_fetch:
             request.progress.say(f"Fetching {human(plan.to_fetch)}")
             self._moved = replace(self._moved, fetched=plan.to_fetch)
         self.checkpoint = fetch(self.checkpoint, request.memory)
-        size = self.layout.weight_bytes
-        request.progress.say(f"Logging {human(size)} of weights ({plan.weights})")
+
+    def _log(self) -> Logged:
+        request, size = self.request, self.layout.weight_bytes
+        how = way(self._job(), artifact_folder(request.stores))
+        request.progress.say(f"Logging {human(size)} of weights ({how})")
         with request.progress.bar("weights", size) as tick:
             return log(self._job(tick), request.name.rpartition(".")[2], self._seal)
 
@@ -409,6 +447,10 @@ class _Work:
             name_was_derived=request.name_was_derived,
             store_is_default=request.stores.is_default,
             plan=plan,
+            proof=self._proof,
+            notes=("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)
+            if request.prove and action == "unchanged"
+            else (),
         )
 
 

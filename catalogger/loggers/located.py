@@ -17,9 +17,11 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", "
 
 
 @contextmanager
-def located(model: str, tracking_uri: str | None, registry_uri: str | None) -> Iterator[LoggedModel]:
-    """The facts of the model at a folder, `runs:/…` or `models:/…`; of a remote one the small files are fetched to a
-    folder that goes away with the block.
+def located(
+    model: str, tracking_uri: str | None, registry_uri: str | None, *, whole: bool = False
+) -> Iterator[tuple[LoggedModel, Path]]:
+    """The facts of the model at a folder, `runs:/…` or `models:/…`, and its folder; of a remote one the small files, or
+    the `whole` model, are fetched to a folder that goes away with the block.
 
     Raises SourceInvalid for an address of no such form, CheckpointError where nothing is there.
     """
@@ -28,7 +30,7 @@ def located(model: str, tracking_uri: str | None, registry_uri: str | None) -> I
         if folder is None or not folder.is_dir():
             examples = "Examples: ./model   runs:/RUN/model   models:/main.ml.bot/3   models:/main.ml.bot@champion"
             raise SourceInvalid(model, "is no folder, runs:/… or models:/…", examples)
-        yield open_logged(folder)
+        yield open_logged(folder), folder
         return
     stores = choose_stores(tracking_uri, registry_uri)
     if not stores.exist:
@@ -37,9 +39,9 @@ def located(model: str, tracking_uri: str | None, registry_uri: str | None) -> I
     with tempfile.TemporaryDirectory(prefix="catalogger-lint-") as temporary:
         with pointed_at(stores), translated(stores):
             location = _location(model)
-            folder = local_folder(location)
+            folder = local_folder(location) or (_fetched(location, temporary) if whole else None)
             facts = open_logged(folder, location=location) if folder else _remote(location, Path(temporary))
-        yield facts
+        yield facts, folder or Path(temporary)
 
 
 def _location(model: str) -> str:
@@ -76,6 +78,12 @@ def _of_run(client: Any, run_id: str, path: str) -> str:
         if logged.name == path:
             return str(logged.artifact_location)
     return f"{run.info.artifact_uri}/{path}"
+
+
+def _fetched(location: str, folder: str) -> Path:
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(location, dst_path=folder))
 
 
 def _remote(location: str, folder: Path) -> LoggedModel:

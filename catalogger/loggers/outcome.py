@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from catalogger.errors import human
+from catalogger.loggers.proof import Proof
 from catalogger.validators import Report
 
 
@@ -89,6 +90,7 @@ class Outcome:
     name_was_derived: bool = False
     store_is_default: bool = False
     plan: Plan | None = None
+    proof: Proof | None = None
     notes: tuple[str, ...] = field(default=())
 
     def document(self) -> dict[str, Any]:
@@ -112,6 +114,7 @@ class Outcome:
             "tracking_uri": self.tracking_uri,
             "registry_uri": self.registry_uri,
             "location": self.location,
+            "proof": self.proof.document() if self.proof else None,
             "notes": list(self.notes),
         }
         return document | ({"plan": self.plan.document()} if self.plan else {})
@@ -134,6 +137,7 @@ class Outcome:
             rows.append(("registry", self.registry_uri))
         if self.fingerprint:
             rows.append(("fingerprint", self.fingerprint))
+        rows += self.proof.rows() if self.proof else []
         if self.action != "planned":
             rows.append(("bytes", self._moved()))
             rows.append(("try it", f"{self._try_it()}   (needs torch: pip install 'catalogger[torch]')"))

@@ -108,6 +108,29 @@ def preview(job: Job) -> str:
     return str(model.to_yaml())
 
 
+def write_small_files(job: Job, model: Model, folder: Path) -> None:
+    """Everything of the model but its weights, into a folder that is made."""
+    folder.mkdir(parents=True)
+    mlmodel.fill(model, job.recipe.recipe, job.fields, job.mlflow)
+    for item in job.layout.items:
+        if item.content is not None:
+            target = folder / item.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(item.content)
+    mlmodel.write_example(model, job.recipe.recipe.task, folder)
+    model.model_size_bytes = _bytes_below(folder) + job.layout.weight_bytes
+    model.save(str(folder / "MLmodel"))
+    mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
+
+
+def link_weights(job: Job, folder: Path) -> None:
+    """Symbolic links to the weight files, never to folders, which stores leave out."""
+    for item in job.layout.weights:
+        target = folder / item.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source_path(job.checkpoint, item))
+
+
 class _Flavor:
     """The `flavor` of one `Model.log` call."""
 
@@ -124,19 +147,9 @@ class _Flavor:
 
     def save_model(self, path: str, mlflow_model: Model, **_: object) -> None:
         job, folder = self._job, Path(path)
-        folder.mkdir(parents=True)
         self._model_id = getattr(mlflow_model, "model_id", None)
         self.location = _location(mlflow_model, job.mlflow)
-        mlmodel.fill(mlflow_model, job.recipe.recipe, job.fields, job.mlflow)
-        for item in job.layout.items:
-            if item.content is not None:
-                target = folder / item.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(item.content)
-        mlmodel.write_example(mlflow_model, job.recipe.recipe.task, folder)
-        mlflow_model.model_size_bytes = _bytes_below(folder) + job.layout.weight_bytes
-        mlflow_model.save(str(folder / "MLmodel"))
-        mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
+        write_small_files(job, mlflow_model, folder)
         job.lint(open_logged(folder, weights=job.checkpoint, location=self.location))
         if placed := local_folder(self.location):
             self._made = placed
@@ -154,14 +167,11 @@ class _Flavor:
         self.moved = Moved(read=sum(p.read for p in placed.values()), written=sum(p.written for p in placed.values()))
 
     def _link_for_upload(self, folder: Path) -> None:
-        """Symbolic links to files (never to folders, which stores leave out): the upload reads through them."""
+        """The upload reads through the links."""
         job = self._job
         unknown = [i for i in job.layout.weights if i.sha256 is None]
         self._learn(job.placing(unknown, None).finish(None))
-        for item in job.layout.weights:
-            target = folder / item.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source_path(job.checkpoint, item))
+        link_weights(job, folder)
         self.moved = Moved(read=sum(i.size for i in (*job.layout.weights, *unknown)), sent=job.layout.size)
 
     def _learn(self, placed: Mapping[str, Placed]) -> None:

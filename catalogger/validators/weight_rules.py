@@ -63,6 +63,8 @@ def ghost_shard(facts: Facts) -> Iterator[Found]:
             again = "Save the checkpoint again; Transformers writes the index."
             yield Found(_INDEX, f"is missing beside {len(shards)} shards", again)
         return
+    if not shards:
+        raise NotChecked("there is no weight file at all, as CK007 says")
     there = {shard.file.path for shard in shards}
     for path in sorted(set(index.values()) - there):
         yield Found(path, "is named by the index but is not there", "Fetch or save the missing shard.")

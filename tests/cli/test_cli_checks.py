@@ -10,6 +10,8 @@ import pytest
 from cli.command import run
 from fakes import checkpoints
 from fakes.hub import Hub
+from mlflow import MlflowClient
+from validators.breaking import rewrite, tensors
 
 from catalogger import log_model
 from catalogger.cli.rules import page
@@ -63,7 +65,8 @@ def test_a_warning_fails_only_where_it_is_asked_to(float16: Path) -> None:
 
 def test_the_json_document(llama: Path) -> None:
     document = _check(llama, "-o", "json").document
-    assert set(document) == {"subject", "passed", "findings", "checked", "not_checked", "ignored"}
+    assert set(document) == {"subject", "passed", "findings", "checked", "not_checked", "ignored", "proof"}
+    assert document["proof"] is None
     assert (document["subject"], document["passed"], document["ignored"]) == (str(llama), True, ["EN003"])
     assert {*document["checked"], *document["not_checked"], "EN003"} == set(rules())
     for finding in document["findings"]:
@@ -173,7 +176,9 @@ def test_lint_of_a_folder_of_a_run_of_a_version_and_of_an_alias(llama: Path) -> 
     assert f"error CK003: {shard.name} is " in broken.out
 
 
-@pytest.mark.parametrize("model", ["models:/main.ml.bot/9", "models:/main.ml.bot@nobody", "models:/none", "runs:/x/bot"])
+@pytest.mark.parametrize(
+    "model", ["models:/main.ml.bot/9", "models:/main.ml.bot@nobody", "models:/none", "runs:/x/bot"]
+)
 def test_lint_of_what_is_not_registered(llama: Path, model: str) -> None:
     outcome = log_model("llama-chat", source=llama, name="main.ml.bot")
     done = run("lint", model, "--tracking-uri", outcome.tracking_uri)
@@ -187,6 +192,42 @@ def test_lint_with_a_recipe_that_is_not_the_model(llama: Path) -> None:
     done = run("lint", str(outcome.location), "--recipe", "mixtral-chat", "-o", "json")
     assert done.code == 2
     assert [f["code"] for f in done.document["findings"] if f["severity"] == "error"] == ["CK001"]
+
+
+def test_proved_before_and_after_it_is_logged(llama: Path, work: Path) -> None:
+    checked = _check(llama, "--prove", "-o", "json")
+    assert checked.code == 0, checked.err
+    proof = checked.document["proof"]
+    assert proof["prompt"].endswith("</s>[assistant] ")
+    assert proof["finish_reason"] in ("stop", "length")
+    assert "of memory needed" in checked.err
+    assert list(work.iterdir()) == [], "nothing was logged"
+
+    logged = run("--recipe", "llama-chat", "--source", str(llama), "--name", "main.ml.bot", "--prove", "-o", "json")
+    assert logged.code == 0, logged.err
+    assert (logged.document["action"], logged.document["proof"]["prompt"]) == ("registered", proof["prompt"])
+    again = run("--recipe", "llama-chat", "--source", str(llama), "--name", "main.ml.bot", "--prove")
+    assert "note         not proved, as nothing new is registered" in again.out
+
+    linted = run("lint", "models:/main.ml.bot/1", "--tracking-uri", logged.document["tracking_uri"], "--prove")
+    assert linted.code == 0, linted.err
+    assert f"\nprompt       {json.dumps(proof['prompt'])}\n" in linted.out
+
+
+def test_a_model_that_answers_no_numbers_is_not_registered(llama: Path, work: Path) -> None:
+    def spoil(header: dict[str, Any], data: bytearray) -> None:
+        start, end = header["model.norm.weight"]["data_offsets"]
+        data[start:end] = b"\xff\x7f" * ((end - start) // 2)
+
+    rewrite(next(f for f in llama.glob("*.safetensors") if "model.norm.weight" in tensors(f)), spoil)
+    done = run("--recipe", "llama-chat", "--source", str(llama), "--name", "main.ml.bot", "--prove", "-o", "json")
+    assert (done.code, done.document["error"]["code"]) == (2, "proof-failed")
+    assert "not finite" in done.err
+    assert done.document["findings"], "what the rules said before is not lost"
+    client = MlflowClient(f"sqlite:///{work / 'mlflow.db'}")
+    assert client.search_registered_models() == []
+    assert client.search_runs([e.experiment_id for e in client.search_experiments()]) == []
+    assert not list(work.glob("mlruns/**/*.safetensors"))
 
 
 def test_every_rule_is_explained() -> None:

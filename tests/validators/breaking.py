@@ -17,7 +17,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({k: v for k, v in {**data, **changes}.items() if v is not ...}))
 
 
-def rewrite(path: Path, change: Callable[[Header, bytearray], None]) -> None:
+def rewrite(path: Path, change: Callable[[Header, bytearray], object]) -> None:
     """Change the header and the data of a safetensors file; the header is written again at its new length."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])

@@ -66,7 +66,11 @@ def cut(name: str, count: int) -> Break:
 
 
 def remove(*names: str) -> Break:
-    return lambda folder: [(folder / name).unlink() for name in names]
+    def breaking(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return breaking
 
 
 def move(old: str, new: str) -> Break:
@@ -116,8 +120,8 @@ def weight_map(change: Callable[[dict[str, str]], object]) -> Break:
 
 
 def all_to_float16(folder: Path) -> None:
-    for name in tensors(folder / ONE):
-        header(lambda table, name=name: table[name].update(dtype="F16"))(folder)
+    names = tensors(folder / ONE)
+    header(lambda table: [table[name].update(dtype="F16") for name in names])(folder)
 
 
 def another_template(text: str) -> Break:
@@ -175,7 +179,8 @@ DEFECTS = (
     Defect("code of the tokenizer", "llama", tokenizer(auto_map={"AutoTokenizer": ["t.T", None]}), "CK009"),
     Defect("merged in float32", "llama", config(), "CK010", "warning", made={"dtype": "float32"}, row=39),
     Defect("float16 where bfloat16 is meant", "llama", all_to_float16, "CK010", "warning"),
-    Defect("half of it float16", "llama", header(lambda t: t["lm_head.weight"].update(dtype="F16")), "CK015", "warning"),
+    Defect("half of it float16", "llama", header(lambda t: t["lm_head.weight"].update(dtype="F16")), "CK015",
+           "warning"),
     Defect("GPTQ", "llama", config(quantization_config={"quant_method": "gptq"}), "CK016"),
     Defect("AWQ tensors", "llama", rename(_Q, "model.layers.0.self_attn.q_proj.qweight"), "CK016"),
     Defect("FP8", "llama", header(lambda t: t["model.norm.weight"].update(dtype="F8_E4M3", shape=[64])), "CK016"),
