@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from catalogger.checkpoints.probe import Probe
 
 SourceKind = Literal["hub", "folder", "package", "memory"]
 
@@ -132,15 +135,22 @@ class Checkpoint:
             return text.decode("utf-8", "replace")
         template = self.tokenizer_config.get("chat_template")
         if isinstance(template, list):
-            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-            template = named.get("default")
+            named = [t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default"]
+            template = named[-1] if named else None
         return template if isinstance(template, str) else None
 
     @cached_property
     def chat_template_sha256(self) -> str | None:
         """Digest of the chat template's text; None without one."""
         template = self.chat_template
-        return hashlib.sha256(template.encode()).hexdigest() if template is not None else None
+        return hashlib.sha256(template.encode("utf-8", "replace")).hexdigest() if template is not None else None
+
+    @cached_property
+    def probe(self) -> Probe:
+        """What a short process of its own finds out about the tokenizer and the chat template, which are untrusted."""
+        from catalogger.checkpoints.probe import probe
+
+        return probe(self)
 
     @cached_property
     def pooling(self) -> str | None:

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from catalogger.checkpoints.facts import Checkpoint, Origin
-from catalogger.checkpoints.folder import open_folder
-from catalogger.checkpoints.selection import TOKENIZER
+from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, open_folder
+from catalogger.checkpoints.selection import TOKENIZER, Selection
 from catalogger.errors import CheckpointError, human
 from catalogger.recipes.lookup import NOT_YAML
 
@@ -58,15 +58,16 @@ class LoggedModel:
 
     @cached_property
     def task(self) -> str | None:
-        """The `llm/v1` task that the model says, in the flavor or in the metadata."""
+        """The `llm/v1` task that flavor and metadata say; None where they say none, or two."""
         said = (self.flavor.get("inference_task"), self.metadata.get("task"))
-        return next((str(task) for task in said if str(task).startswith("llm/v1/")), None)
+        tasks = {task for task in said if isinstance(task, str) and task.startswith("llm/v1/")}
+        return tasks.pop() if len(tasks) == 1 else None
 
     @cached_property
     def mlflow(self) -> str | None:
         """The version of the MLflow that wrote the model."""
         said = self.mlmodel.get("mlflow_version")
-        return str(said) if said else None
+        return said if isinstance(said, str) and said else None
 
 
 def open_logged(
@@ -87,11 +88,8 @@ def open_logged(
         raise CheckpointError(where, "has no MLmodel, so it is no logged model", "Give the folder that MLmodel is in.")
     files = {**dict(_files(folder)), **(listed or {})}
     mlmodel = _mlmodel(folder / MLMODEL, where)
-    small = {
-        path: (folder / path).read_bytes()
-        for path, size in files.items()
-        if size <= _LARGEST_TEXT and "/" not in path and (folder / path).is_file()
-    }
+    at_top = [path for path, size in files.items() if size <= _LARGEST_TEXT and "/" not in path]
+    small = {path: _read(folder / path, where) for path in at_top if (folder / path).is_file()}
     plain = LoggedModel(where, mlmodel, files, small)
     if weights is not None:
         placed = {f"model/{shard.file.path}": shard.file.size for shard in weights.shards}
@@ -102,7 +100,9 @@ def open_logged(
     try:
         checkpoint = _checkpoint(folder, binary, plain.flavor)
     except CheckpointError as error:
-        return replace(plain, no_checkpoint=f'"{binary}" {error.reason}')
+        return replace(plain, no_checkpoint=f'"{os.path.relpath(error.location, folder)}" {error.reason}')
+    except OSError as error:  # a name that no file can have
+        return replace(plain, no_checkpoint=f'"{binary[:80]}" cannot be read: {error.strerror}')
     unread = "the weights are on another machine; their headers were not read" if listed else None
     return replace(plain, checkpoint=replace(checkpoint, unread=unread))
 
@@ -112,15 +112,29 @@ def _checkpoint(folder: Path, binary: str, flavor: Mapping[str, Any]) -> Checkpo
     held = folder / binary
     if not held.is_dir():
         raise CheckpointError(str(held), "is not there")
-    named = str(flavor.get("source_model_name") or held)
-    origin = Origin("folder", str(held), None, named)
+    named = flavor.get("source_model_name")
+    origin = Origin("folder", str(held), None, named if isinstance(named, str) else str(held))
     model = open_folder(held, origin)
-    tokenizer = folder / _TOKENIZER_FOLDER
-    small = {path: content for path, content in model.small.items() if path not in TOKENIZER}
-    for path in TOKENIZER:
-        if (tokenizer / path).is_file():
-            small[path] = (tokenizer / path).read_bytes()
-    return replace(model, small=small)
+    tokenizer = _tokenizer(folder / _TOKENIZER_FOLDER, origin)
+    return replace(model, small={**{p: c for p, c in model.small.items() if p not in TOKENIZER}, **tokenizer})
+
+
+def _tokenizer(folder: Path, origin: Origin) -> Mapping[str, bytes]:
+    """The tokenizer's files, looked at as those of a checkpoint are."""
+    there = [name for name in TOKENIZER if (folder / name).is_file()]
+    for name in there:
+        if (size := (folder / name).stat().st_size) > LARGEST_SMALL:
+            raise CheckpointError(str(folder), f'has a "{name}" of {human(size)}, which is too large to be one')
+    small = {name: _read(folder / name, str(folder)) for name in there}
+    alone, none = replace(origin, location=str(folder)), Selection((), (), (), (), {})
+    return assemble(alone, none, small, (), {}, licence=None, root=None, allow_pickle=False).small
+
+
+def _read(path: Path, where: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(where, f'has a "{path.name}" that cannot be read: {error.strerror}') from error
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:

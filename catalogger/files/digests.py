@@ -9,7 +9,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -57,19 +57,18 @@ class DigestMemory:
             return str(row[0]) if row else None
         return None
 
-    def remember(self, path: Path, sha256: str, before: os.stat_result) -> None:
-        """Keep the digest, unless the file changed since `before`, the stat taken when reading began.
+    def remember(self, found: Iterable[tuple[Path, str, os.stat_result]]) -> None:
+        """Keep the digest of each file, unless it changed since the stat that was taken when reading it began.
 
         The change time may differ: a hard link that was made meanwhile sets it and leaves the content alone.
         """
-        now = path.stat()
-        same = (now.st_ino, now.st_size, now.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
-        if not same or time.time_ns() - now.st_mtime_ns < _SETTLED:
+        rows = [(*_key(now), sha256) for path, sha256, before in found if _is_settled(now := path.stat(), before)]
+        if not rows:
             return
         with suppress(sqlite3.Error, OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._open()) as memory, memory:
-                memory.execute("insert or replace into digests values (?,?,?,?,?,?)", (*_key(now), sha256))
+                memory.executemany("insert or replace into digests values (?,?,?,?,?,?)", rows)
 
     def _open(self) -> sqlite3.Connection:
         memory = sqlite3.connect(self._file, timeout=5)
@@ -89,8 +88,13 @@ def hash_file(path: Path, memory: DigestMemory) -> str:
     """The SHA-256 of a file's content, read now and remembered."""
     before = path.stat()
     digest = sha256_file(path)
-    memory.remember(path, digest, before)
+    memory.remember([(path, digest, before)])
     return digest
+
+
+def _is_settled(now: os.stat_result, before: os.stat_result) -> bool:
+    same = (now.st_ino, now.st_size, now.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    return same and time.time_ns() - now.st_mtime_ns >= _SETTLED
 
 
 def _key(stat: os.stat_result) -> tuple[int, int, int, int, int]:

@@ -39,6 +39,15 @@ class Task:
     ours: bool = False
     known: bool = False
 
+    @property
+    def light(self) -> bool:
+        """Whether it is a link to make and nothing to read, for which no process need be started."""
+        return (
+            self.target is not None
+            and self.known
+            and (self.weights == "link" or (self.weights == "auto" and self.ours))
+        )
+
     def perform(self, tick: Tick) -> Placed:
         """Do it here.  The digest is there afterwards, unless it was known."""
         if self.target is None:
@@ -84,7 +93,7 @@ class Workers:
                 pass
 
     def _perform(self, task: Task, tick: Tick) -> Placed:
-        process = self._process()
+        process = None if task.light else self._process()
         if process is None:
             return task.perform(self._until_stopped(tick))
         try:

@@ -94,12 +94,15 @@ def flavor(recipe: NamedRecipe, checkpoint: Checkpoint, mlflow: str, transformer
 
 
 def requirements(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
-    """Pinned pip requirements, of the environment and the recipe; nothing is found out by running the model."""
-    lines = [f"transformers=={wanted_version('transformers', recipe.transformers)}"]
-    lines += [f"{package}=={wanted_version(package)}" for package in ("torch", "accelerate")]
+    """Pinned pip requirements, of the environment and the recipe, whose own go first; nothing is found out by running
+    the model.
+    """
+    pins = {"transformers": wanted_version("transformers", recipe.transformers)}
+    pins |= {package: wanted_version(package) for package in ("torch", "accelerate")}
     if "tokenizer.json" not in checkpoint.small:
-        lines += [f"{p}=={v}" for p in ("sentencepiece", "protobuf") if (v := _installed(p))]
-    return lines + list(recipe.requirements)
+        pins |= {p: v for p in ("sentencepiece", "protobuf") if (v := _installed(p))}
+    pins |= {name: version for name, _, version in (line.partition("==") for line in recipe.requirements)}
+    return [f"{name}=={version}" for name, version in pins.items()]
 
 
 def signature(task: str, mlflow: str) -> ModelSignature:
@@ -136,10 +139,15 @@ def write_example(model: Model, task: str, folder: Path) -> None:
 
 
 def write_environment(folder: Path, wanted: list[str]) -> None:
-    """`conda.yaml`, `requirements.txt` and `python_env.yaml`, by the same functions that MLflow's own flavors use."""
-    from mlflow.utils.environment import _process_pip_requirements, _PythonEnv
+    """`conda.yaml`, `requirements.txt` and `python_env.yaml`, as MLflow's own flavors write them.
 
-    conda, lines, _ = _process_pip_requirements(None, wanted)
+    Not by its `_process_pip_requirements`: that looks through every installed distribution, to warn of differences.
+    """
+    from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
+    from mlflow.version import VERSION
+
+    lines = [f"mlflow=={VERSION}", *wanted]
+    conda = _mlflow_conda_env(additional_pip_deps=lines, install_mlflow=False)
     (folder / "conda.yaml").write_text(yaml.safe_dump(conda, default_flow_style=False))
     (folder / "requirements.txt").write_text("\n".join(lines))
     _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))

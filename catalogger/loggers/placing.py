@@ -57,14 +57,17 @@ class Placing:
         Raises DiskError, and UsageError where a link was asked for and cannot be made.
         """
         self._meter.attach(tick)
-        done = {}
-        for begun in self._begun:
-            placed = begun.placed.result()
-            if begun.task.target and folder and folder != self.folder:
-                _move(begun.task.target, folder / begun.item.path)
-            if digest := placed.sha256 or begun.item.sha256:  # a link changes what the memory goes by
-                self._memory.remember(begun.task.source, digest, begun.before)
-            done[begun.item.weights or ""] = placed
+        done, learned = {}, []
+        try:
+            for begun in self._begun:
+                placed = begun.placed.result()
+                if begun.task.target and folder and folder != self.folder:
+                    _move(begun.task.target, folder / begun.item.path)
+                if digest := placed.sha256 or begun.item.sha256:
+                    learned.append((begun.task.source, digest, begun.before))
+                done[begun.item.weights or ""] = placed
+        finally:
+            self._memory.remember(learned)  # known ones too: a link changes what the memory goes by
         return done
 
 

@@ -1,11 +1,16 @@
 """IS IT RIGHT: rules from facts to findings, one code each; the names of targets; what each MLflow can do."""
 
 from catalogger.validators import (
+    artifact_rules,
     config_rules,
     embedding_rules,
     environment_rules,
+    model_rules,
     serving_rules,
+    signature_rules,
     target_rules,
+    template_rules,
+    tensor_rules,
     tokenizer_rules,
     weight_rules,
 )
@@ -31,11 +36,16 @@ __all__ = [
 ]
 
 _RULE_ROOMS = (
+    artifact_rules,
     config_rules,
     embedding_rules,
     environment_rules,
+    model_rules,
     serving_rules,
+    signature_rules,
     target_rules,
+    template_rules,
+    tensor_rules,
     tokenizer_rules,
     weight_rules,
 )

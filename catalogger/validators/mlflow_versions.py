@@ -6,9 +6,9 @@ Nowhere else is a version compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 OLDEST = "2.11.5"
 
@@ -33,11 +33,20 @@ CAPABILITIES = {
     ),
     "embeddings_task": Capability("2.12.2", "run: 2.11.5, 2.12.1, 2.12.2"),
     "float32_dtype_written": Capability("2.12.1", "run: 2.11.5 leaves torch_dtype out when it is float32"),
+    "json_example": Capability("2.12.1", "run: 2.11.5 writes an input example as a table, 2.12.1 as it is given"),
     "files_api": Capability("2.18.0", "read in the packages", also=("2.11.5", "2.13.3", "2.17.2")),
     "logged_models": Capability(
         "3.0.0", "run: 2.22.5, 3.1.0; a model is an entity of its own, with an artifact location"
     ),
 }
+
+
+def is_version(said: object) -> TypeGuard[str]:
+    """Whether this is the text of a version, and so one that can be asked about here."""
+    try:
+        return isinstance(said, str) and bool(Version(said))
+    except InvalidVersion:
+        return False
 
 
 def has(capability: str, version: str) -> bool:
@@ -110,6 +119,40 @@ def declared_transformers(mlflow: str) -> tuple[tuple[int, ...], tuple[int, ...]
         return None
     _, least, most = max((row for row in _DECLARED if Version(row[0]) <= at), key=lambda row: Version(row[0]))
     return Version(least).release, Version(most).release
+
+
+_SIGNATURES = {
+    "llm/v1/chat": (
+        ("CHAT-A", "2.11.0", "2.14.3"), ("CHAT-B", "2.15.1", "2.16.2"), ("CHAT-C", "2.17.2", "2.18.0"),
+        ("CHAT-D", "2.19.0", "3.18.0"),
+    ),
+    "llm/v1/completions": (("COMPLETIONS", "2.11.0", "3.18.0"),),
+    "llm/v1/embeddings": (("EMB-OLD", "2.11.0", "2.11.5"), ("EMBEDDINGS", "2.12.2", "3.18.0")),
+}  # fmt: skip
+"""The recorded signatures of a task, each with the first and the last release that was seen to write it (run: the
+schemas of 38 releases).
+"""
+NEWEST = "3.18.0"
+"""The newest release that was looked at."""
+
+
+def looked_at(mlflow: str) -> bool:
+    """Whether this MLflow is no newer than those that were looked at; patch releases change nothing."""
+    return Version(mlflow).release[:2] <= Version(NEWEST).release[:2]
+
+
+def signature_names(task: str, mlflow: str) -> tuple[str, ...]:
+    """The recorded signatures that this MLflow may write for the task, oldest first.
+
+    One, or both neighbours between two releases that were looked at; the newest for a newer MLflow, none for an older.
+    """
+    at, rows = Version(Version(mlflow).base_version), _SIGNATURES[task]
+    begun = [row for row in rows if Version(row[1]) <= at]
+    if not begun:
+        return ()
+    name, _, last = begun[-1]
+    following = rows[len(begun) : len(begun) + 1]
+    return (name,) if at <= Version(last) else (name, *(row[0] for row in following))
 
 
 def transformers_major(version: str) -> int:

@@ -315,7 +315,8 @@ def _write_decoder(folder: Path, config: dict[str, Any], *, vocabulary: int = 30
     tokenizer.train_from_iterator(_CORPUS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", 1)])
     roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 2048}
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 2048}
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
     _write_tokenizer(folder, tokenizer, roles, settings | ({"chat_template": _CHAT_TEMPLATE} if task_template else {}))
 
 

@@ -35,7 +35,7 @@ def _age(path: Path, by: int = HOUR) -> None:
 
 def _remembered(path: Path, *, distrust: bool = False) -> DigestMemory:
     memory = DigestMemory(distrust=distrust)
-    memory.remember(path, sha256_file(path), path.stat())
+    memory.remember([(path, sha256_file(path), path.stat())])
     return memory
 
 
@@ -126,7 +126,7 @@ def test_does_not_remember_a_file_that_changed_while_it_was_read(file: Path, cha
     digest = sha256_file(file)
     change(file)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns - 1))
-    memory.remember(file, digest, before)
+    memory.remember([(file, digest, before)])
     assert memory.recall(file) is None
 
 
@@ -142,7 +142,7 @@ def test_a_hard_link_made_meanwhile_is_no_change(file: Path) -> None:
     memory, before = DigestMemory(), file.stat()
     digest = sha256_file(file)
     file.with_name("linked").hardlink_to(file)
-    memory.remember(file, digest, before)
+    memory.remember([(file, digest, before)])
     assert memory.recall(file) == digest
     assert memory.recall(file.with_name("linked")) == digest
 
@@ -183,5 +183,5 @@ def test_cache_folder_that_cannot_be_made_only_costs_time(
 
 def test_cache_folder_where_nobody_may_write_only_costs_time(file: Path) -> None:
     memory = DigestMemory(Path("/proc/self/catalogger/digests.sqlite"))
-    memory.remember(file, "0" * 64, file.stat())
+    memory.remember([(file, "0" * 64, file.stat())])
     assert memory.recall(file) is None

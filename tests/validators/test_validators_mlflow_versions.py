@@ -9,22 +9,36 @@ import pytest
 from fakes import checkpoints
 from packaging.version import Version
 
-from catalogger.validators.mlflow_versions import CAPABILITIES, OLDEST, has, tokenizer_type, transformers_major
+from catalogger.validators import signatures
+from catalogger.validators.mlflow_versions import (
+    CAPABILITIES,
+    NEWEST,
+    OLDEST,
+    has,
+    is_version,
+    looked_at,
+    signature_names,
+    tokenizer_type,
+    transformers_major,
+)
 
 # Versions that were run, and what each of them can do.
+_OLD = ("transformers_llm_tasks", "float32_dtype_written", "json_example")
+_TWO = (*_OLD, "embeddings_task")
+_THREE = (*_TWO, "files_api", "logged_models")
 RUN = {
     "2.11.0": (),
     "2.11.4": (),
-    "2.11.5": ("transformers_llm_tasks",),
-    "2.12.1": ("transformers_llm_tasks", "embeddings_refused", "float32_dtype_written"),
-    "2.12.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
-    "2.13.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
-    "2.16.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
-    "2.22.5": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written"),
-    "3.0.1": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
-    "3.1.0": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
-    "3.17.2": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
-    "3.18.0": ("transformers_llm_tasks", "embeddings_task", "float32_dtype_written", "logged_models"),
+    "2.11.5": ("transformers_llm_tasks", "files_api"),
+    "2.12.1": (*_OLD, "embeddings_refused"),
+    "2.12.2": _TWO,
+    "2.13.2": _TWO,
+    "2.16.2": _TWO,
+    "2.22.5": (*_TWO, "files_api"),
+    "3.0.1": _THREE,
+    "3.1.0": _THREE,
+    "3.17.2": _THREE,
+    "3.18.0": _THREE,
 }
 
 
@@ -53,6 +67,58 @@ def test_other_spellings_of_a_version_count_as_that_version(version: str) -> Non
 def test_version_below_by_number_not_by_text() -> None:
     assert not has("embeddings_task", "2.9.2")
     assert has("embeddings_task", "2.100.0")
+
+
+@pytest.mark.parametrize(
+    ("said", "right"), [("2.11.5", True), ("3.0.0rc1", True), ("", False), ("newest", False), (None, False), (3, False)]
+)
+def test_what_is_a_version(said: object, right: bool) -> None:
+    assert is_version(said) is right
+
+
+@pytest.mark.parametrize(
+    ("task", "version", "names"),
+    [
+        ("llm/v1/chat", "2.10.2", ()),
+        ("llm/v1/chat", "2.11.0", ("CHAT-A",)),
+        ("llm/v1/chat", "2.14.3", ("CHAT-A",)),
+        ("llm/v1/chat", "2.15.0", ("CHAT-A", "CHAT-B")),
+        ("llm/v1/chat", "2.15.1", ("CHAT-B",)),
+        ("llm/v1/chat", "2.16.2", ("CHAT-B",)),
+        ("llm/v1/chat", "2.17.0", ("CHAT-B", "CHAT-C")),
+        ("llm/v1/chat", "2.18.0", ("CHAT-C",)),
+        ("llm/v1/chat", "2.19.0rc0", ("CHAT-D",)),
+        ("llm/v1/chat", "3.17.2", ("CHAT-D",)),
+        ("llm/v1/chat", "4.0.0", ("CHAT-D",)),
+        ("llm/v1/completions", "2.11.5", ("COMPLETIONS",)),
+        ("llm/v1/completions", "3.18.0", ("COMPLETIONS",)),
+        ("llm/v1/embeddings", "2.11.5", ("EMB-OLD",)),
+        ("llm/v1/embeddings", "2.12.1", ("EMB-OLD", "EMBEDDINGS")),
+        ("llm/v1/embeddings", "2.12.2", ("EMBEDDINGS",)),
+    ],
+)
+def test_signatures_by_version(task: str, version: str, names: tuple[str, ...]) -> None:
+    assert signature_names(task, version) == names
+
+
+@pytest.mark.parametrize(
+    ("version", "known"), [("2.11.5", True), (NEWEST, True), ("3.18.9", True), ("3.19.0", False), ("4.0.0", False)]
+)
+def test_what_was_looked_at(version: str, known: bool) -> None:
+    assert looked_at(version) is known
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [("CHAT", "chat"), ("COMPLETIONS", "completions"), ("EMBEDDING", "embeddings")]
+)
+def test_the_recorded_signature_is_what_this_mlflow_has(task: str, name: str) -> None:
+    import mlflow
+    from mlflow.types import llm
+
+    (recorded_as,) = signature_names(f"llm/v1/{name}", mlflow.__version__)
+    recorded = signatures.recorded(recorded_as)
+    assert getattr(llm, f"{task}_MODEL_INPUT_SCHEMA").to_dict() == recorded.inputs
+    assert getattr(llm, f"{task}_MODEL_OUTPUT_SCHEMA").to_dict() == recorded.outputs
 
 
 def test_unknown_capability() -> None:
