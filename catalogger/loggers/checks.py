@@ -11,15 +11,14 @@ from typing import Any
 
 from catalogger.checkpoints import LoggedModel, borrowed_repos, open_source, with_borrowed_code
 from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
-from catalogger.files.digests import DigestMemory
 from catalogger.loggers.glance import newest_tags
-from catalogger.loggers.job import Request, Work
 from catalogger.loggers.located import located
 from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.proof import Proof
 from catalogger.loggers.prove import needed_memory, prove, require_provable
 from catalogger.loggers.registry import Registry, existing
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, sqlite_file, translated
+from catalogger.loggers.work import Request, Work
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Report, Target, check_name, default_name, environment, run_rules
 
@@ -91,9 +90,14 @@ def check(
     report = run_rules(facts, ignore)
     if not prove or report.failed():
         return Checked(asked, report)
-    stores = choose_stores(tracking_uri, registry_uri)
     request = Request(
-        named, wanted, name is None, (), {}, stores, "auto", trust_remote_code, allow_pickle, (), DigestMemory(), told
+        recipe=named,
+        name=wanted,
+        name_was_derived=name is None,
+        stores=choose_stores(tracking_uri, registry_uri),
+        progress=told,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
     )
     with _findings_told(report, told):
         return Checked(asked, report, _proof(request, facts, report))

@@ -17,6 +17,7 @@ from packaging.version import Version
 from catalogger.checkpoints import Checkpoint
 from catalogger.recipes import NamedRecipe, Recipe
 from catalogger.validators.mlflow_versions import has, tokenizer_type, transformers_major
+from catalogger.validators.model_rules import PIPELINES
 
 if TYPE_CHECKING:
     from mlflow.models import Model
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 
 PINS = {"transformers": "4.57.6", "torch": "2.9.1", "accelerate": "1.12.0"}
 """Asked for where the package is not installed here: the generation that provisioned throughput reads."""
-_TASKS = {
-    "llm/v1/chat": ("text-generation", "TextGenerationPipeline"),
-    "llm/v1/completions": ("text-generation", "TextGenerationPipeline"),
-    "llm/v1/embeddings": ("feature-extraction", "FeatureExtractionPipeline"),
-}
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "llm/v1/chat": {"messages": [{"role": "user", "content": "What is Unity Catalog?"}], "max_tokens": 32},
     "llm/v1/completions": {"prompt": "Unity Catalog is", "max_tokens": 32},
@@ -71,15 +67,15 @@ def flavor(recipe: NamedRecipe, checkpoint: Checkpoint, mlflow: str, transformer
     """The `transformers` flavor of MLmodel, as this MLflow writes it for components that were loaded in the weights'
     dtype.
     """
-    task, pipeline = _TASKS[recipe.recipe.task]
+    pipeline = PIPELINES[recipe.recipe.task]
     fields: dict[str, Any] = {
         "code": None,
         "components": ["tokenizer"],
-        "instance_type": pipeline,
+        "instance_type": pipeline.kind,
         "model_binary": "model",
         "pipeline_model_type": checkpoint.architecture,
         "source_model_name": base_model(recipe, checkpoint),
-        "task": task,
+        "task": pipeline.task,
         "tokenizer_type": tokenizer_type(_tokenizer_class(checkpoint), transformers),
         "transformers_version": transformers,
     }

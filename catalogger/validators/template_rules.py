@@ -126,8 +126,8 @@ def template_drift(facts: Facts) -> Iterator[Found]:
 def template_place(facts: Facts) -> Iterator[Found]:
     """The chat template is where older readers look for it too.
 
-    Transformers reads `chat_template.jinja` since 4.43 or so and writes it since 5; older readers and some servers look
-    into `tokenizer_config.json` only, and find no template (https://github.com/huggingface/transformers/pull/33957).
+    Transformers 5 writes `chat_template.jinja`; older readers and some servers look into `tokenizer_config.json` only,
+    and find no template (https://github.com/huggingface/transformers/pull/33957).
 
     Fix: write the template as `chat_template` into `tokenizer_config.json` too.
     """

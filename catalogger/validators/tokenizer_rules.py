@@ -51,7 +51,11 @@ def chat_template(facts: Facts) -> Iterator[Found]:
 
     Fix: add the template that the model was trained with, or use a completions recipe.
     """
-    if facts.task == "llm/v1/chat" and facts.opened.chat_template is None:
+    if facts.task != "llm/v1/chat":
+        return
+    if not any(name in facts.opened.small for name in _ANY):
+        raise NotChecked("there is no tokenizer, as TK001 says")
+    if facts.opened.chat_template is None:
         what = "has no chat template, which task llm/v1/chat needs"
         yield Found(
             "tokenizer_config.json",

@@ -178,7 +178,9 @@ def test_pt001_family(made: Callable[[str], Path], facts: Judge) -> None:
     seen = facts(made("llama"))
     assert _said(seen, "PT001") == []
     assert seen.checkpoint
-    other = replace(seen.checkpoint, small={**seen.checkpoint.small, "config.json": b'{"architectures": ["QwenForCausalLM"]}'})
+    other = replace(
+        seen.checkpoint, small={**seen.checkpoint.small, "config.json": b'{"architectures": ["QwenForCausalLM"]}'}
+    )
     assert _said(replace(seen, checkpoint=other), "PT001") == [
         'warning: says "QwenForCausalLM", of no family that provisioned throughput is known to serve'
     ]

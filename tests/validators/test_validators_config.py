@@ -140,7 +140,9 @@ def test_ck016_tensors_that_only_quantised_models_have(
 def test_ck017_task_that_the_architecture_cannot_do(llama: Path, bert: Path, facts: Judge) -> None:
     chat = Recipe(summary="s", task="llm/v1/chat", architectures=("BertModel",))
     found = [f for f in run_rules(facts(bert, chat)).findings if f.code == "CK017"]
-    assert [f.message for f in found] == ['says architecture "BertModel", which generates no text; the task is llm/v1/chat']
+    assert [f.message for f in found] == [
+        'says architecture "BertModel", which generates no text; the task is llm/v1/chat'
+    ]
     vectors = Recipe(summary="s", task="llm/v1/embeddings", architectures=("LlamaForCausalLM",))
     found = [f for f in run_rules(facts(llama, vectors)).findings if f.code == "CK017"]
     assert [f.severity for f in found] == ["error"]
@@ -210,7 +212,9 @@ def test_ck021_text_before_queries(bert: Path, facts: Judge) -> None:
     assert said(of_recipe) == ['were trained with "Find:" before them']
 
 
-@pytest.mark.parametrize("field", ["torch_dtype", "architectures", "rope_parameters", "quantization_config", "auto_map"])
+@pytest.mark.parametrize(
+    "field", ["torch_dtype", "architectures", "rope_parameters", "quantization_config", "auto_map"]
+)
 @pytest.mark.parametrize("value", [None, [], {}, "", 0, -1, 1e308, True, ["x"], {"x": 1}, [None], "é"])
 def test_no_value_of_a_field_ends_in_a_traceback(llama: Path, facts: Judge, field: str, value: Any) -> None:
     edit(llama / "config.json", **{field: value})

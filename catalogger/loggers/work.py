@@ -1,0 +1,346 @@
+"""One checked request on its way to a version: look, fetch, prove, place, log, register; or only the plan of it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from catalogger.checkpoints import Checkpoint, LoggedModel, fetch
+from catalogger.errors import ProofFailed, human, masked
+from catalogger.files.digests import DigestMemory, Tick
+from catalogger.files.place import Weights, existing
+from catalogger.files.workers import Workers
+from catalogger.loggers import mlmodel
+from catalogger.loggers.glance import artifacts_to_be, may_hold
+from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
+from catalogger.loggers.lock import registration_lock
+from catalogger.loggers.outcome import Moved, Outcome, Plan
+from catalogger.loggers.placing import Placing
+from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
+from catalogger.loggers.progress import Progress
+from catalogger.loggers.proof import Proof
+from catalogger.loggers.prove import prove, staged
+from catalogger.loggers.provenance import description, version_tags
+from catalogger.loggers.record import Job, Logged, log, preview
+from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
+from catalogger.loggers.stores import Stores, pointed_at, translated
+from catalogger.recipes import NamedRecipe
+from catalogger.validators import Facts, Report, Target, run_rules
+
+LOGGED = ("ML",)
+"""Rules on the model as it is written."""
+NAMED = ("UC004", "TK007")
+"""Rules that compare with what is registered under the name already."""
+LATER = LOGGED + NAMED
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, checked as far as it can be without looking at the checkpoint."""
+
+    recipe: NamedRecipe
+    name: str
+    name_was_derived: bool
+    stores: Stores
+    progress: Progress
+    aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    weights: Weights = "auto"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    ignore: tuple[str, ...] = ()
+    memory: DigestMemory = field(default_factory=DigestMemory)
+    prove: bool = False
+
+
+class Work:
+    """One checked request on its way to a version."""
+
+    def __init__(self, request: Request, checkpoint: Checkpoint, facts: Facts, report: Report) -> None:
+        self.request, self.checkpoint, self.facts, self.report = request, checkpoint, facts, report
+        self._mlflow = facts.environment.mlflow
+        self._moved = Moved()
+        self._workers = Workers()
+        self._ahead: Placing | None = None
+        self._hashing: Placing | None = None
+        self._proof: Proof | None = None
+        self.fields: dict[str, Any] = {}
+        self.layout = Layout(())
+
+    def plan(self) -> Outcome:
+        """What would be done.  Nothing is changed: a store that is not there is not made."""
+        self._lay_out()
+        known = None
+        if not self.request.stores.exist:
+            self._check(self.facts, NAMED)
+        else:
+            with translated(self.request.stores):
+                registry = Registry(self.request.stores)
+                self._look_at_name(registry)
+                digest = self._fingerprint()
+                known = self._registered(registry, digest) if digest else None
+        job = self._job()
+        plan = make_plan(job, self.request.stores, preview(job))
+        if known:
+            plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
+        return self._outcome("planned", known, None, plan=plan)
+
+    def do(self) -> Outcome:
+        """Look whether this content is registered; else fetch, place, log and register it."""
+        request = self.request
+        self._lay_out()
+        with (
+            registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
+            self._begun_early(alone=alone),
+            pointed_at(request.stores),
+            translated(request.stores),
+        ):
+            registry = Registry(request.stores)
+            self._look_at_name(registry)
+            if not self._hashing and registry.versions_with(request.name, SHAPE, self._shape()):
+                self._ahead = None
+                self._begin_hashing()
+            self._finish_hashing()
+            if (digest := self._fingerprint()) and (known := self._registered(registry, digest)):
+                registry.make_true(request.name, known, request.aliases, self._tags(digest))
+                return self._outcome("unchanged", known, None)
+            earlier = self._logged_before()
+            if not earlier or request.prove:
+                self._fetch(writes=not earlier)
+            if request.prove:
+                self._proof = self._prove()
+            return self._register(registry, earlier or self._log())
+
+    def prove(self) -> Proof:
+        """Fetch what is not here, and load the model as it would be logged.  Nothing is logged."""
+        with translated(self.request.stores):
+            self._lay_out()
+            self._fetch(writes=False)
+            return self._prove()
+
+    def _prove(self) -> Proof:
+        try:
+            with tempfile.TemporaryDirectory(prefix="catalogger-proof-") as temporary:
+                return prove(
+                    staged(self._job(), Path(temporary) / "model"),
+                    self.request.recipe.recipe.task,
+                    weight_bytes=self.checkpoint.weight_bytes,
+                    trust_remote_code=self.request.trust_remote_code,
+                    progress=self.request.progress,
+                )
+        except ProofFailed as error:
+            error.findings = tuple(f.document() for f in self.report.findings)
+            raise
+
+    def _look_at_name(self, registry: Registry) -> None:
+        """Compare with the newest version of the name."""
+        target = Target(
+            self.request.name, self.request.stores.registry_uri, existing=registry.newest(self.request.name)
+        )
+        self._check(replace(self.facts, target=target), NAMED)
+
+    def _lint(self, model: LoggedModel) -> None:
+        """Look at the model as it was written, before a weight is placed."""
+        self._check(replace(self.facts, model=model), LOGGED)
+
+    def _check(self, facts: Facts, only: tuple[str, ...]) -> None:
+        ignored = [code for code in self.request.ignore if code.startswith(only)]
+        report = run_rules(facts, ignored, only=only)
+        if report.findings:
+            self.request.progress.say("\n".join(map(str, report.findings)))
+        self.report += report
+        report.raise_on_error()
+
+    def _register(self, registry: Registry, logged: Logged) -> Outcome:
+        self.layout = self.layout.with_digests(logged.digests)
+        digest = self._fingerprint()
+        if digest is None or not is_whole(logged.location, self.layout):
+            raise RuntimeError(f"the logged model at {logged.location} is not whole")
+        tags = self._tags(digest)
+        self.request.progress.say(f"Registering {self.request.name}")
+        version = registry.register(self.request.name, logged, tags, description(self.request.recipe, self.checkpoint))
+        registry.make_true(self.request.name, version, self.request.aliases, tags)
+        registry.forget(logged.run_id, _logged_key(digest))
+        return self._outcome("registered", version, logged)
+
+    def _lay_out(self) -> None:
+        recipe, checkpoint = self.request.recipe, self.checkpoint
+        transformers = mlmodel.wanted_version("transformers", recipe.recipe.transformers)
+        self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, transformers)
+        plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
+        if checkpoint.root is not None:
+            remembered = {
+                i.weights: self.request.memory.recall(source_path(checkpoint, i)) for i in plain.weights if not i.sha256
+            }
+            plain = plain.with_digests({w: d for w, d in remembered.items() if w and d})
+        self.layout = plain
+
+    @contextmanager
+    def _begun_early(self, *, alone: bool) -> Iterator[None]:
+        """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
+        staging = self._staging() if alone else None
+        try:
+            if self.request.weights == "link":
+                self._begin_hashing()
+            elif staging:
+                shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+                self._ahead = self._job().placing(self.layout.weights, staging)
+            yield
+        finally:
+            self._workers.stop()
+            if staging:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def _staging(self) -> Path | None:
+        """Where to copy to before MLflow can say where the model will stand; None where that might be in vain.
+
+        It is so where a version may hold this content (the files are then hashed first), where nothing will be copied,
+        and where the store is not on this machine.
+        """
+        stores, name, shape = self.request.stores, self.request.name, self._shape()
+        unknown = any(i.sha256 is None for i in self.layout.weights)
+        if not (unknown and self.checkpoint.root):
+            return None
+        folder = artifacts_to_be(stores)
+        if not folder or way(self._job(), folder) != "copied" or not has_room(folder, self.layout.size):
+            return None
+        if may_hold(stores, name, SHAPE, shape):
+            return None
+        job = hashlib.sha256(f"{stores.registry_uri} {name} {shape}".encode()).hexdigest()
+        return existing(folder) / f".catalogger-{job[:16]}"
+
+    def _begin_hashing(self) -> None:
+        """Start to hash the weight files whose digests are unknown.
+
+        Where files are copied, this is only worth it if a version of the same shape is there: a copy hashes on its way.
+        """
+        if self.checkpoint.root is not None:
+            self._hashing = self._job().placing([i for i in self.layout.weights if not i.sha256], None)
+
+    def _finish_hashing(self) -> None:
+        if not self._hashing:
+            return
+        size = sum(i.size for i in self.layout.weights if not i.sha256)
+        if size:
+            self.request.progress.say(f"Hashing {human(size)} of weights")
+        hashed = self._hashing.finish(None)
+        self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in hashed.items() if p.sha256})
+        self._moved = replace(self._moved, read=size)
+
+    def _registered(self, registry: Registry, digest: str) -> Version | None:
+        """The newest version with this content whose files are still there."""
+        versions = registry.versions_with(self.request.name, FINGERPRINT, digest)
+        return next((v for v in versions if is_whole(v.location, self.layout)), None)
+
+    def _logged_before(self) -> Logged | None:
+        """A model of this content that an interrupted run has logged and not registered."""
+        import mlflow
+
+        digest = self._fingerprint()
+        if digest is None:
+            return None
+        key = _logged_key(digest)
+        # A checked name holds letters, digits, _ and dots only, so that it can stand in a filter.
+        mine = f"tags.`{key}` LIKE '{self.request.name} %'"
+        runs = mlflow.search_runs(filter_string=mine, output_format="list", search_all_experiments=True)
+        for run in runs:
+            _, uri, location = run.data.tags[key].split(" ", 2)
+            if is_whole(location, self.layout):
+                self.request.progress.say(
+                    "This content was logged by an earlier run that did not finish; registering that"
+                )
+                model_id = uri.removeprefix("models:/") if uri.startswith("models:/") else None
+                digests = {i.weights: i.sha256 for i in self.layout.weights if i.weights and i.sha256}
+                return Logged(uri, model_id, run.info.run_id, location, "in place", Moved(), digests)
+        return None
+
+    def _fetch(self, *, writes: bool) -> None:
+        """Bring the weights here, once it is known that there is room for them, and for the model where it `writes`."""
+        request = self.request
+        plan = make_plan(self._job(), request.stores)
+        if writes and not self._ahead:  # which has looked, and has taken of that room since
+            require_room(plan)
+        if plan.to_fetch:
+            request.progress.say(f"Fetching {human(plan.to_fetch)}")
+            self._moved = replace(self._moved, fetched=plan.to_fetch)
+        self.checkpoint = fetch(self.checkpoint, request.memory)
+
+    def _log(self) -> Logged:
+        request, size = self.request, self.layout.weight_bytes
+        how = way(self._job(), artifact_folder(request.stores))
+        request.progress.say(f"Logging {human(size)} of weights ({how})")
+        with request.progress.bar("weights", size) as tick:
+            return log(self._job(tick), request.name.rpartition(".")[2], self._seal)
+
+    def _seal(self, digests: Mapping[str, str], location: str, uri: str) -> Mapping[str, str]:
+        digest = fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
+        return {_logged_key(digest): f"{self.request.name} {uri} {location}"} if digest else {}
+
+    def _job(self, tick: Tick = lambda _: None) -> Job:
+        request = self.request
+        return Job(
+            request.recipe,
+            self.checkpoint,
+            self.layout,
+            self.fields,
+            self._mlflow,
+            request.weights,
+            request.memory,
+            self._workers,
+            tick,
+            self._lint,
+            self._ahead,
+        )
+
+    def _fingerprint(self) -> str | None:
+        return fingerprint(self.layout, self.request.recipe.recipe, self.fields)
+
+    def _shape(self) -> str:
+        return shape_digest(self.layout, self.request.recipe.recipe, self.fields)
+
+    def _tags(self, digest: str) -> dict[str, str]:
+        request = self.request
+        return version_tags(request.recipe, self.checkpoint, digest, self._shape(), request.ignore, request.tags)
+
+    def _outcome(
+        self, action: Any, version: Version | None, logged: Logged | None, plan: Plan | None = None
+    ) -> Outcome:
+        request, origin = self.request, self.checkpoint.origin
+        moved = logged.moved if logged else Moved()
+        return Outcome(
+            action=action,
+            name=request.name,
+            version=version.number if version else None,
+            model_uri=f"models:/{request.name}/{version.number}" if version else None,
+            run_id=version.run_id if version else None,
+            fingerprint=self._fingerprint(),
+            recipe=request.recipe.name,
+            task=request.recipe.recipe.task,
+            example=mlmodel.EXAMPLES[request.recipe.recipe.task],
+            source={"kind": origin.kind, "location": origin.location, "revision": origin.revision},
+            report=self.report,
+            tracking_uri=masked(request.stores.tracking_uri),
+            registry_uri=masked(request.stores.registry_uri),
+            location=version.location if version else None,
+            weights=logged.weights if logged else plan.weights if plan else "in place",
+            bytes=replace(moved, read=moved.read + self._moved.read, fetched=self._moved.fetched),
+            seconds=0.0,
+            aliases=request.aliases if action != "planned" else (),
+            name_was_derived=request.name_was_derived,
+            store_is_default=request.stores.is_default,
+            plan=plan,
+            proof=self._proof,
+            notes=("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)
+            if request.prove and action == "unchanged"
+            else (),
+        )
+
+
+def _logged_key(digest: str) -> str:
+    return f"catalogger.logged.{digest[:16]}"
