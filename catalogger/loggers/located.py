@@ -26,7 +26,7 @@ def located(
     Raises SourceInvalid for an address of no such form, CheckpointError where nothing is there.
     """
     if not model.startswith(("runs:/", "models:/")):
-        folder = local_folder(model)
+        folder = local_folder(model) if model else None
         if folder is None or not folder.is_dir():
             examples = "Examples: ./model   runs:/RUN/model   models:/main.ml.bot/3   models:/main.ml.bot@champion"
             raise SourceInvalid(model, "is no folder, runs:/… or models:/…", examples)
