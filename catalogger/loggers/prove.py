@@ -1,6 +1,7 @@
 """Prove a model by doing: another process loads it with MLflow and asks it one thing, and the answer is judged here.
 
-Needs torch.  The other process has no network, no token and no tracking store, and is gone when `prove` comes back.
+Needs torch.  The other process has no token and no tracking store, is told to stay offline, and is gone when `prove`
+comes back.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def prove(
 def require_provable(needed: int) -> None:
     """Raises UsageError without torch, ProofRefused where so many bytes of memory are not available."""
     if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
-        what = f"To load a model takes {' and '.join(missing)}, not installed here."
+        what = f"Loading a model takes {' and '.join(missing)}, not installed here."
         raise UsageError(what, "pip install 'catalogger[torch]', or log without --prove.")
     free = available_memory()
     if needed > free:

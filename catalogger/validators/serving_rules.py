@@ -112,10 +112,10 @@ def server_decides(facts: Facts) -> Iterator[Found]:
 
     Fix: register the version, then ask.
     """
-    recipe = facts.recipe
-    unit = recipe.serving.unit if recipe and recipe.serving else None
-    if facts.opened.architecture not in _SERVED:
+    recipe, architecture = facts.recipe, facts.opened.architecture
+    if architecture not in _SERVED:
         return
+    unit = recipe.serving.unit if recipe and recipe.serving and architecture in recipe.architectures else None
     known = f" (its family was served by {unit.replace('_', ' ')})" if unit else ""
     what = f"says only of a registered version whether it serves it{known}"
     yield Found("the server", what, "Register it, then ask for its optimization info before you plan capacity.")

@@ -247,6 +247,7 @@ def test_every_rule_is_explained() -> None:
 def test_the_page_of_the_rules_is_what_the_code_says() -> None:
     """Made by `log-model rules -o markdown > docs/rules.md`."""
     assert PAGE.read_text() == page(rules().values())
+    assert f"{len(rules())} [rules](docs/rules.md)" in PAGE.parents[1].joinpath("README.md").read_text()
 
 
 @pytest.mark.parametrize("code", rules())
