@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,9 +68,7 @@ def test_weights_do_not_move(hub: Hub, giant: Path) -> None:
 def test_405b_opens_with_less_than_40_mb(hub: Hub, tmp_path: Path) -> None:
     repo = sparse_llama_405b(tmp_path / "repo")
     hub.add(NAME, repo, digests={p.name: f"{n:064x}" for n, p in enumerate(repo.glob("*.safetensors"))})
-    before = time.monotonic()
     found = open_source(NAME)
-    assert time.monotonic() - before < 30  # takes half a second on two idle cores; the goal is 20
     assert len(found.shards) == 191
     assert [s.file.path for s in found.shards if s.problem or s.expected != s.file.size] == []
     assert found.parameters > 405e9

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from checkpoints.shard_bytes import safetensors_bytes, table
 from fakes import checkpoints
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from validators.judge import Judge
 
@@ -520,6 +520,9 @@ JSON = st.recursive(
 FIELDS = sorted({*SIZES, *HEADS, *DBRX, "head_dim", "num_local_experts", "attention_bias", "mlp_bias"})
 FIELDS += ["tie_word_embeddings", "type_vocab_size", "max_position_embeddings", "add_cross_attention"]
 PARTS = st.dictionaries(st.sampled_from(["kv_n_heads", "ffn_hidden_size", "moe_num_experts"]), JSON)
+PATIENT = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)  # whatever else this machine does
 ARCHITECTURES = ["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "DbrxForCausalLM", "BertModel"]
 NAMES = st.lists(
     st.sampled_from(
@@ -531,6 +534,7 @@ NAMES = st.lists(
 ).map(".".join)  # fmt: skip
 
 
+@PATIENT
 @given(
     st.sampled_from([*ARCHITECTURES, "NewModel"]), st.dictionaries(st.sampled_from(FIELDS), JSON | PARTS, max_size=4)
 )
@@ -539,7 +543,7 @@ def test_any_config_is_answered(architecture: str, changes: dict[str, Any]) -> N
         assert expected_tensors(architecture, {**SIZES, **HEADS, **DBRX, **changes}).layers <= 1000
 
 
-@settings(max_examples=200)
+@settings(PATIENT, max_examples=200)
 @given(
     architecture=st.sampled_from([*ARCHITECTURES, "NewModel"]),
     changes=st.dictionaries(st.sampled_from(FIELDS), JSON | PARTS, max_size=2),
