@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from catalogger.checkpoints.hub import cache_root, to_fetch
 from catalogger.errors import NotEnoughRoom
@@ -14,6 +16,9 @@ from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Disk, Plan
 from catalogger.loggers.record import Job
 from catalogger.loggers.stores import Stores, local_folder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _SPARE = 50_000_000  # bytes that a file system should keep free beside the plan: database, logs, small files
 
@@ -55,13 +60,22 @@ def require_room(plan: Plan) -> None:
 def artifact_folder(stores: Stores) -> Path | None:
     """The folder that the artifacts of the experiment go to; None where they are sent elsewhere."""
     import mlflow
-    from mlflow.tracking.fluent import _get_experiment_id
 
     if not stores.exist and stores.file:
         return artifacts_to_be(stores)
-    client = mlflow.MlflowClient(stores.tracking_uri)
-    experiment = client.get_experiment(_get_experiment_id())
-    return local_folder(experiment.artifact_location)
+    return local_folder(_experiment(mlflow.MlflowClient(stores.tracking_uri)).artifact_location)
+
+
+def _experiment(client: MlflowClient) -> Any:
+    """The experiment to log to.  MLflow's own look-up would make one that MLFLOW_EXPERIMENT_NAME names and that is not
+    there; it will stand beside the default one.
+    """
+    from mlflow.tracking import fluent
+
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name and not fluent._active_experiment_id:
+        return client.get_experiment_by_name(name) or client.get_experiment("0")
+    return client.get_experiment(fluent._get_experiment_id())
 
 
 def way(job: Job, artifacts: Path | None) -> str:

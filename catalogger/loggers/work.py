@@ -76,17 +76,17 @@ class Work:
     def plan(self) -> Outcome:
         """What would be done.  Nothing is changed: a store that is not there is not made."""
         self._lay_out()
-        known = None
-        if not self.request.stores.exist:
-            self._check(self.facts, NAMED)
-        else:
-            with translated(self.request.stores):
-                registry = Registry(self.request.stores)
+        stores, known = self.request.stores, None
+        with pointed_at(stores), translated(stores):
+            if not stores.exist:
+                self._check(self.facts, NAMED)
+            else:
+                registry = Registry(stores)
                 self._look_at_name(registry)
                 digest = self._fingerprint()
                 known = self._registered(registry, digest) if digest else None
-        job = self._job()
-        plan = make_plan(job, self.request.stores, preview(job))
+            job = self._job()
+            plan = make_plan(job, stores, preview(job))
         if known:
             plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
         return self._outcome("planned", known, None, plan=plan)
@@ -119,8 +119,8 @@ class Work:
 
     def prove(self) -> Proof:
         """Fetch what is not here, and load the model as it would be logged.  Nothing is logged."""
-        with translated(self.request.stores):
-            self._lay_out()
+        self._lay_out()
+        with pointed_at(self.request.stores), translated(self.request.stores):
             self._fetch(writes=False)
             return self._prove()
 

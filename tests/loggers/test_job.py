@@ -103,6 +103,22 @@ def test_rehash_reads_every_byte_again(llama: Path) -> None:
     assert again.bytes.read == sum(p.stat().st_size for p in llama.glob("*.safetensors"))
 
 
+@pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", None])
+def test_a_dry_run_makes_no_experiment_and_no_other_store(
+    llama: Path, tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    store = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    _log(llama, name="main.ml.other", tracking_uri=store)
+    if variable:
+        monkeypatch.setenv(variable, "not there yet")
+    before = _tree(tmp_path)
+    left = sorted(work.iterdir())
+    planned = _log(llama, tracking_uri=store, dry_run=True)
+    assert planned.plan.weights == "copied"
+    assert (_tree(tmp_path), sorted(work.iterdir())) == (before, left)
+    assert [e.name for e in mlflow.MlflowClient(store).search_experiments()] == ["Default"]
+
+
 def test_a_copy_elsewhere_is_the_same_content(llama: Path, tmp_path: Path) -> None:
     first = _log(llama)
     twin = checkpoints.llama(tmp_path / "twin", shards=2)
