@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from catalogger.errors import CataloggerError
+from catalogger.errors import CataloggerError, DiskError
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.place import Placed, Weights, place
 
@@ -101,7 +101,10 @@ class Workers:
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
             if self._stopped:
                 raise Stopped from error
-            raise RuntimeError(f"the process that was to copy or hash {task.source} has ended") from error
+            raise DiskError(
+                f'"{task.source}" was not read to its end: the process that read it was ended.',
+                "Was the file cut short meanwhile? Run the same command again.",
+            ) from error
 
     def _process(self) -> subprocess.Popen[bytes] | None:
         if not hasattr(self._own, "process"):

@@ -101,8 +101,19 @@ def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
         for process in workers._processes:
             os.kill(process.pid, signal.SIGKILL)
 
-    with Workers() as workers, pytest.raises(RuntimeError, match="has ended"):
+    with Workers() as workers, pytest.raises(DiskError, match="was not read to its end"):
         workers.submit(Task(tmp_path / "large"), kill).result(timeout=60)
+
+
+def test_a_file_that_is_cut_short_while_it_is_copied(tmp_path: Path) -> None:
+    """The kernel ends a process that reads a mapped page which is not there any more, or says that nothing is left."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        file.truncate(2_000_000_000)
+    with Workers() as workers, pytest.raises(DiskError) as refused:
+        workers.submit(Task(source, target), lambda _: os.truncate(source, 10)).result()
+    assert str(tmp_path) in refused.value.message
+    assert refused.value.exit_code == 6
 
 
 @pytest.mark.parametrize("python", ["/no/such/python", "/bin/false"])
