@@ -357,3 +357,9 @@ def test_stopped_hub_leaves_no_thread_and_no_listener(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= before
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", urlsplit(hub.url).port or 0))
+
+
+@pytest.mark.parametrize("path", ["/api/agent-harnesses", "/api/telemetry/x/y"])
+def test_what_the_client_asks_for_itself_is_not_counted(hub: Hub, path: str) -> None:
+    assert get_session().head(hub.url + path).status_code == 404
+    assert hub.requests == ()
