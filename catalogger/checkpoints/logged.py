@@ -22,7 +22,7 @@ from catalogger.recipes.lookup import NOT_YAML
 
 MLMODEL = "MLmodel"
 _LARGEST_TEXT = 16_000_000  # bytes; an MLmodel, requirements or example file above it is none
-_TOKENIZER_FOLDER = "components/tokenizer"
+TOKENIZER_FOLDER = "components/tokenizer"
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _checkpoint(folder: Path, binary: str, flavor: Mapping[str, Any]) -> Checkpo
     named = flavor.get("source_model_name")
     origin = Origin("folder", str(held), None, named if isinstance(named, str) else str(held))
     model = open_folder(held, origin)
-    tokenizer = _tokenizer(folder / _TOKENIZER_FOLDER, origin)
+    tokenizer = _tokenizer(folder / TOKENIZER_FOLDER, origin)
     return replace(model, small={**{p: c for p, c in model.small.items() if p not in TOKENIZER}, **tokenizer})
 
 

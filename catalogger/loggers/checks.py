@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import LoggedModel, borrowed_repos, open_source, with_borrowed_code
+from catalogger.checkpoints import LoggedModel, open_source
 from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
 from catalogger.loggers.glance import newest_tags
 from catalogger.loggers.located import located
 from catalogger.loggers.progress import Progress, Silent
-from catalogger.loggers.proof import Proof
-from catalogger.loggers.prove import needed_memory, prove, require_provable
+from catalogger.loggers.proof import Proof, findings_kept
+from catalogger.loggers.prove import prove
 from catalogger.loggers.registry import Registry, existing
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, sqlite_file, translated
-from catalogger.loggers.work import Request, Work
+from catalogger.loggers.work import Request, work_on
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Report, Target, check_name, default_name, environment, run_rules
 
@@ -98,9 +98,10 @@ def check(
         progress=told,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        prove=True,
     )
     with _findings_told(report, told):
-        return Checked(asked, report, _proof(request, facts, report))
+        return Checked(asked, report, work_on(request, facts, report).prove())
 
 
 def lint(
@@ -129,7 +130,7 @@ def lint(
         report = run_rules(facts, ignore)
         if not prove or report.failed():
             return Checked(str(model), report)
-        with _findings_told(report, told):
+        with _findings_told(report, told), findings_kept(report):
             return Checked(str(model), report, _answer(logged, folder, trust_remote_code, told))
 
 
@@ -138,19 +139,9 @@ def _findings_told(report: Report, progress: Progress) -> Iterator[None]:
     """Where the proof fails, what the rules found is not lost."""
     try:
         yield
-    except ProofFailed as error:
-        error.findings = tuple(f.document() for f in report.findings)
+    except ProofFailed:
         progress.say(str(report))
         raise
-
-
-def _proof(request: Request, facts: Facts, report: Report) -> Proof:
-    """Prove what would be logged."""
-    checkpoint = facts.opened
-    require_provable(needed_memory(checkpoint.weight_bytes))
-    if borrowed := borrowed_repos(checkpoint) and facts.wanted.remote_code:
-        checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
-    return Work(request, checkpoint, facts, report).prove()
 
 
 def _answer(logged: LoggedModel, folder: Path, trust_remote_code: bool, progress: Progress) -> Proof:

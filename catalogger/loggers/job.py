@@ -13,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import Checkpoint, borrowed_repos, open_source, save_objects, with_borrowed_code
+from catalogger.checkpoints import Checkpoint, open_source, save_objects
 from catalogger.errors import UsageError
 from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.progress import Progress, Silent
-from catalogger.loggers.prove import needed_memory, require_provable
 from catalogger.loggers.stores import choose_stores, require_reachable
-from catalogger.loggers.work import LATER, Request, Work
+from catalogger.loggers.work import LATER, Request, work_on
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Target, check_alias, check_name, default_name, environment, run_rules
 
@@ -110,11 +109,7 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
     report = run_rules(facts, request.ignore, skip=LATER)
     request.progress.say(str(report))
     report.raise_on_error()
-    if borrowed := borrowed_repos(checkpoint) and request.recipe.recipe.remote_code:
-        checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
-    work = Work(request, checkpoint, replace(facts, checkpoint=checkpoint), report)
-    if request.prove:
-        require_provable(needed_memory(checkpoint.weight_bytes))
+    work = work_on(request, facts, report)
     return work.plan() if dry_run else work.do()
 
 

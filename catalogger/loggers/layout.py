@@ -11,11 +11,11 @@ from typing import Any
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.facts import INDEX
+from catalogger.checkpoints.logged import TOKENIZER_FOLDER
 from catalogger.checkpoints.selection import TOKENIZER, is_licence, select
 from catalogger.recipes import Recipe
 
 MODEL = "model"
-TOKENIZER_FOLDER = "components/tokenizer"
 
 
 @dataclass(frozen=True)

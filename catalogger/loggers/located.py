@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints import LoggedModel, open_logged
+from catalogger.checkpoints.folder import LARGEST_SMALL
 from catalogger.errors import CheckpointError, SourceInvalid
 from catalogger.loggers.stores import choose_stores, local_folder, pointed_at, require_reachable, translated
 
-_LARGEST = 64_000_000  # bytes of one small file
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx")
 
 
@@ -102,7 +102,7 @@ def _remote(location: str, folder: Path) -> LoggedModel:
             else:
                 listed[path] = entry.file_size or 0
     for path, size in listed.items():
-        if size <= _LARGEST and not path.endswith(_WEIGHTS):
+        if size <= LARGEST_SMALL and not path.endswith(_WEIGHTS):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             download_artifacts(f"{location}/{path}", dst_path=str(target.parent))

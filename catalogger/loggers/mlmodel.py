@@ -6,7 +6,6 @@ Fields and files by version: `catalogger.validators.mlflow_versions`.  MLflow is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from packaging.version import Version
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.recipes import NamedRecipe, Recipe
+from catalogger.validators.facts import installed
 from catalogger.validators.mlflow_versions import has, tokenizer_type, transformers_major
 from catalogger.validators.model_rules import PIPELINES
 
@@ -37,7 +37,7 @@ def wanted_version(package: str, within: str | None = None) -> str:
     """The version that the logged model asks for: the installed one if it is `within` the recipe's range, else
     catalogger's pin within what this MLflow declares.
     """
-    version = _installed(package)
+    version = installed(package)
     if version and SpecifierSet(within or "").contains(version, prereleases=True):
         return version.partition("+")[0]
     if package != "transformers":
@@ -96,7 +96,7 @@ def requirements(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
     pins = {"transformers": wanted_version("transformers", recipe.transformers)}
     pins |= {package: wanted_version(package) for package in ("torch", "accelerate")}
     if "tokenizer.json" not in checkpoint.small:
-        pins |= {p: v for p in ("sentencepiece", "protobuf") if (v := _installed(p))}
+        pins |= {p: v for p in ("sentencepiece", "protobuf") if (v := installed(p))}
     pins |= {name: version for name, _, version in (line.partition("==") for line in recipe.requirements)}
     return [f"{name}=={version}" for name, version in pins.items()]
 
@@ -154,10 +154,3 @@ def _tokenizer_class(checkpoint: Checkpoint) -> str | None:
     if said:
         return str(said)
     return "BertTokenizer" if checkpoint.config.get("model_type") == "bert" else None
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from catalogger.errors import ProofFailed, human
-from catalogger.validators.rules import firsts
+from catalogger.validators.rules import Report, firsts
 
 _SHOWN = 8  # numbers of an embedding
 _WIDEST = 300  # characters of an answer in a message
@@ -49,6 +50,16 @@ class Proof:
 
     def __str__(self) -> str:
         return "\n".join(f"{label:<12} {text}" for label, text in self.rows())
+
+
+@contextmanager
+def findings_kept(report: Report) -> Iterator[None]:
+    """A proof that fails in the block takes along what the rules found before it."""
+    try:
+        yield
+    except ProofFailed as error:
+        error.findings = tuple(f.document() for f in report.findings)
+        raise
 
 
 def judged(said: Mapping[str, Any], task: str, config: Mapping[str, Any]) -> Proof:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalogger.checkpoints import Checkpoint, LoggedModel, open_logged
+from catalogger.checkpoints.logged import MLMODEL
 from catalogger.files.digests import DigestMemory, Tick
 from catalogger.files.place import Placed, Weights
 from catalogger.files.workers import Workers
@@ -119,7 +120,7 @@ def write_small_files(job: Job, model: Model, folder: Path) -> None:
             target.write_bytes(item.content)
     mlmodel.write_example(model, job.recipe.recipe.task, folder)
     model.model_size_bytes = _bytes_below(folder) + job.layout.weight_bytes
-    model.save(str(folder / "MLmodel"))
+    model.save(str(folder / MLMODEL))
     mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
 
 

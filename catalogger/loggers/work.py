@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import Checkpoint, LoggedModel, fetch
-from catalogger.errors import ProofFailed, human, masked
+from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
+from catalogger.errors import human, masked
 from catalogger.files.digests import DigestMemory, Tick
 from catalogger.files.place import Weights, existing
 from catalogger.files.workers import Workers
@@ -24,8 +24,8 @@ from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
 from catalogger.loggers.progress import Progress
-from catalogger.loggers.proof import Proof
-from catalogger.loggers.prove import prove, staged
+from catalogger.loggers.proof import Proof, findings_kept
+from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
@@ -62,8 +62,8 @@ class Request:
 class Work:
     """One checked request on its way to a version."""
 
-    def __init__(self, request: Request, checkpoint: Checkpoint, facts: Facts, report: Report) -> None:
-        self.request, self.checkpoint, self.facts, self.report = request, checkpoint, facts, report
+    def __init__(self, request: Request, facts: Facts, report: Report) -> None:
+        self.request, self.checkpoint, self.facts, self.report = request, facts.opened, facts, report
         self._mlflow = facts.environment.mlflow
         self._moved = Moved()
         self._workers = Workers()
@@ -125,18 +125,14 @@ class Work:
             return self._prove()
 
     def _prove(self) -> Proof:
-        try:
-            with tempfile.TemporaryDirectory(prefix="catalogger-proof-") as temporary:
-                return prove(
-                    staged(self._job(), Path(temporary) / "model"),
-                    self.request.recipe.recipe.task,
-                    weight_bytes=self.checkpoint.weight_bytes,
-                    trust_remote_code=self.request.trust_remote_code,
-                    progress=self.request.progress,
-                )
-        except ProofFailed as error:
-            error.findings = tuple(f.document() for f in self.report.findings)
-            raise
+        with findings_kept(self.report), tempfile.TemporaryDirectory(prefix="catalogger-proof-") as temporary:
+            return prove(
+                staged(self._job(), Path(temporary) / "model"),
+                self.request.recipe.recipe.task,
+                weight_bytes=self.checkpoint.weight_bytes,
+                trust_remote_code=self.request.trust_remote_code,
+                progress=self.request.progress,
+            )
 
     def _look_at_name(self, registry: Registry) -> None:
         """Compare with the newest version of the name."""
@@ -340,6 +336,19 @@ class Work:
             if request.prove and action == "unchanged"
             else (),
         )
+
+
+def work_on(request: Request, facts: Facts, report: Report) -> Work:
+    """The work on a checkpoint that was checked, with the code that it borrows brought in.
+
+    Raises UsageError or ProofRefused where a proof is asked for that cannot be made here.
+    """
+    checkpoint = facts.opened
+    if request.prove:
+        require_provable(needed_memory(checkpoint.weight_bytes))
+    if borrowed := borrowed_repos(checkpoint) and facts.wanted.remote_code:
+        checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
+    return Work(request, replace(facts, checkpoint=checkpoint), report)
 
 
 def _logged_key(digest: str) -> str:

@@ -1,6 +1,6 @@
 """IS IT RIGHT: rules from facts to findings, one code each; the names of targets; what each MLflow can do."""
 
-from catalogger.validators import (
+from catalogger.validators import (  # noqa: F401  each registers its rules
     artifact_rules,
     config_rules,
     embedding_rules,
@@ -34,18 +34,3 @@ __all__ = [
     "rules",
     "run_rules",
 ]
-
-_RULE_ROOMS = (
-    artifact_rules,
-    config_rules,
-    embedding_rules,
-    environment_rules,
-    model_rules,
-    serving_rules,
-    signature_rules,
-    target_rules,
-    template_rules,
-    tensor_rules,
-    tokenizer_rules,
-    weight_rules,
-)

@@ -10,8 +10,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from catalogger.checkpoints import LoggedModel
+from catalogger.checkpoints.logged import MLMODEL
 from catalogger.validators.facts import Facts, NotChecked
-from catalogger.validators.model_rules import MLMODEL, is_hub_id, is_reference, shown, transformers_model
+from catalogger.validators.model_rules import is_hub_id, is_reference, shown, transformers_model
 from catalogger.validators.rules import Found, firsts, rule, rules
 
 _REQUIREMENTS = "requirements.txt"

@@ -109,11 +109,12 @@ class Facts:
 
 def environment() -> Environment:
     """What is installed beside catalogger.  Nothing is imported."""
-    mlflow = _installed("mlflow") or _installed("mlflow-skinny") or "0"
-    return Environment(mlflow, _installed("transformers"), _installed("sqlalchemy"))
+    mlflow = installed("mlflow") or installed("mlflow-skinny") or "0"
+    return Environment(mlflow, installed("transformers"), installed("sqlalchemy"))
 
 
-def _installed(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a distribution that is installed; None for one that is not.  Nothing is imported."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from catalogger.checkpoints import LoggedModel
 from catalogger.checkpoints.facts import TORCH_DTYPES
+from catalogger.checkpoints.logged import MLMODEL
 from catalogger.validators.facts import Facts, NotChecked
 from catalogger.validators.mlflow_versions import has, is_version, transformers_major
 from catalogger.validators.rules import Found, rule
 
-MLMODEL = "MLmodel"
 _DTYPE_ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _OWN_IDS = re.compile(r"BAAI/bge-(small|base|large)-en(-v1\.5)?|Alibaba-NLP/gte-(base|large)-en-v1\.5", re.IGNORECASE)

@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from catalogger.checkpoints import LoggedModel
+from catalogger.checkpoints.logged import MLMODEL
 from catalogger.validators.facts import Facts, NotChecked
 from catalogger.validators.mlflow_versions import NEWEST, has, is_version, looked_at, signature_names
-from catalogger.validators.model_rules import MLMODEL, shown, task_of, transformers_model, written_by
+from catalogger.validators.model_rules import shown, task_of, transformers_model, written_by
 from catalogger.validators.rules import Found, rule
 from catalogger.validators.signatures import Columns, columns, differences, misfits, recorded
 
