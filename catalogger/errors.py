@@ -17,6 +17,7 @@
     ├── DiskError                      6   no room, or not writable
     │   └── NotEnoughRoom
     └── RegistryError                  7   the registry or tracking server refused or failed
+        └── Refused
 
 Each class keeps its facts as attributes and builds its own message.  Foreign exceptions are translated where they
 are met, with `raise … from`.
@@ -49,7 +50,7 @@ class CataloggerError(Exception):
     """Base of all errors.  `code` names the kind for scripts, `fix` says what to do next."""
 
     code: ClassVar[str] = "internal"
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, fix: str = "") -> None:
         self.message = masked(message)
@@ -236,6 +237,17 @@ class RegistryError(CataloggerError):
 
     code = "registry"
     exit_code = 7
+
+
+class Refused(RegistryError):
+    """The server took the request and said no.  `status` is HTTP's, `reason` the server's own code, `said` its text."""
+
+    code = "refused"
+
+    def __init__(self, server: str, status: int, reason: str, said: str) -> None:
+        self.status, self.reason, self.said = status, reason, masked(said)
+        self.exit_code = AccessDenied.exit_code if status == 403 else RegistryError.exit_code
+        super().__init__(f'"{server}" answered {status}: {said}', "With --debug, all of the answer is shown.")
 
 
 def human(size: int) -> str:

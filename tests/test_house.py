@@ -12,8 +12,8 @@ import pytest
 import catalogger
 
 PACKAGE = Path(catalogger.__file__).parent
-STAIRS = ["errors", "files", "recipes", "checkpoints", "validators", "loggers", "cli"]
-HEAVY = ("mlflow", "torch", "transformers", "databricks", "matplotlib", "pandas", "huggingface_hub", "pydantic")
+STAIRS = ["errors", "files", "remote", "recipes", "checkpoints", "validators", "loggers", "cli"]
+HEAVY = ("mlflow", "torch", "transformers", "databricks", "boto3", "requests", "matplotlib", "pandas", "huggingface_hub", "pydantic")
 
 
 def _rooms_imported(file: Path) -> set[str]:

@@ -1,0 +1,63 @@
+"""Try again what may pass: back-off with jitter, what the other side asked for, and an end to it."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from catalogger.errors import CataloggerError, UsageError
+
+T = TypeVar("T")
+VARIABLE = "CATALOGGER_RETRY_SECONDS"
+_DEFAULT = 300.0  # seconds that one request is tried for; every success begins them anew
+_FIRST, _LONGEST = 0.5, 30.0  # seconds
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""HTTP statuses that may be others a moment later."""
+
+
+class TryAgain(Exception):
+    """Raised by an attempt that failed in a way that may pass.  `after` is in seconds, where the other side asked for
+    it; `error` is raised when patience ends.
+    """
+
+    def __init__(self, error: CataloggerError, after: float | None = None) -> None:
+        self.error, self.after = error, after
+        super().__init__(error.message)
+
+
+def patiently(attempt: Callable[[], T]) -> T:
+    """What the attempt gives, at the latest after `CATALOGGER_RETRY_SECONDS`; any other exception passes through."""
+    end = time.monotonic() + _seconds()
+    longest = _FIRST
+    while True:
+        try:
+            return attempt()
+        except TryAgain as again:
+            pause = random.uniform(longest / 2, longest) if again.after is None else again.after  # noqa: S311
+            if time.monotonic() + pause > end:
+                raise again.error from again.__cause__
+        time.sleep(pause)
+        longest = min(longest * 2, _LONGEST)
+
+
+def asked_pause(value: str | None) -> float | None:
+    """Seconds of a `Retry-After` header; None where there is none, or a date."""
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _seconds() -> float:
+    said = os.environ.get(VARIABLE)
+    if said is None:
+        return _DEFAULT
+    seconds = asked_pause(said)
+    if seconds is None:
+        raise UsageError(f'{VARIABLE} is "{said}".', "It is a number of seconds.")
+    return seconds

@@ -1,0 +1,42 @@
+"""A Databricks workspace by its REST interface, with the credentials that the SDK finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from catalogger.errors import AccessDenied, UsageError
+from catalogger.remote.rest import Rest
+
+if TYPE_CHECKING:
+    from databricks.sdk.core import Config
+
+
+def workspace_config(uri: str) -> Config:
+    """The SDK's configuration for `databricks…://PROFILE`, or for the environment where no profile is named.
+
+    Raises UsageError where the SDK is not installed, and AccessDenied where it finds no credentials.
+    """
+    try:
+        from databricks.sdk.core import Config
+    except ImportError as error:
+        raise UsageError(
+            "A Databricks workspace needs the Databricks SDK, which is not installed.",
+            "pip install 'catalogger[databricks]'",
+        ) from error
+    profile = uri.partition("://")[2] or None
+    try:
+        config = Config(profile=profile)
+        config.authenticate()
+    except ValueError as error:
+        asked = f'the profile "{profile}"' if profile else "the environment"
+        raise AccessDenied(
+            f"No Databricks credentials were found in {asked}.",
+            "Set DATABRICKS_HOST and DATABRICKS_TOKEN, or log in by `databricks auth login`.",
+        ) from error
+    return config
+
+
+def workspace(uri: str) -> Rest:
+    """Calls to the workspace.  Raises what `workspace_config` raises."""
+    config = workspace_config(uri)
+    return Rest(str(config.host), config.authenticate)
