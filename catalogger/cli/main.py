@@ -63,6 +63,18 @@ class _Verbs(click.Group):
     default="auto",
     help="How weight files get into the model: auto links the Hub's cache, copies a folder.  [default: auto]",
 )
+@click.option(
+    "--upload",
+    type=click.Choice(["auto", "storage", "files"]),
+    default="auto",
+    help="How files get to Databricks: by the cloud storage, or by the Files API.  [default: auto, as MLflow chooses]",
+)
+@click.option(
+    "--tracking",
+    type=click.Choice(["auto", "full"]),
+    default="auto",
+    help="full also logs the weights to the tracking server where Unity Catalog holds them.  [default: auto]",
+)
 @click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that a checkpoint brings.")
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule; recorded in the version's tags.")

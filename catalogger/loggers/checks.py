@@ -13,10 +13,12 @@ from catalogger.checkpoints import LoggedModel, open_source
 from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
 from catalogger.loggers.glance import newest_tags
 from catalogger.loggers.located import located
+from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import prove
-from catalogger.loggers.registry import Registry, existing
+from catalogger.loggers.registries import look, open_registry
+from catalogger.loggers.registry import existing
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, sqlite_file, translated
 from catalogger.loggers.work import Request, work_on
 from catalogger.recipes import load_recipe
@@ -172,5 +174,7 @@ def _asked(stores: Stores, name: str) -> Target:
     if sqlite_file(stores.registry_uri):
         newest = newest_tags(stores, name)
         return Target(name, stores.registry_uri, existing=existing(*newest) if newest else None)
+    if stores.kind != "mlflow":
+        return Target(name, stores.registry_uri, existing=open_registry(stores).newest(name), place=look(stores, name))
     with pointed_at(stores), translated(stores):
-        return Target(name, stores.registry_uri, existing=Registry(stores).newest(name))
+        return Target(name, stores.registry_uri, existing=MlflowRegistry(stores).newest(name))

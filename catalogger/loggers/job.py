@@ -20,8 +20,10 @@ from catalogger.files.place import Weights, existing
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.progress import Progress, Silent
-from catalogger.loggers.stores import choose_stores, require_reachable
-from catalogger.loggers.work import LATER, Request, work_on
+from catalogger.loggers.registries import Upload, look
+from catalogger.loggers.stores import Stores, choose_stores, require_reachable
+from catalogger.loggers.unity_databricks import fits_unity_catalog
+from catalogger.loggers.work import LATER, Request, Tracking, work_on
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Target, check_alias, check_name, default_name, environment, run_rules
 
@@ -44,6 +46,8 @@ def log_model(
     ignore: Sequence[str] = (),
     rehash: bool = False,
     prove: bool = False,
+    upload: Upload = "auto",
+    tracking: Tracking = "auto",
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -55,18 +59,22 @@ def log_model(
     name: `catalog.schema.model`; `main.default.<recipe>` by default.
     weights: `auto` links from the Hub's cache and copies from a folder, `copy` and `link` force it.
     overrides: `key=value` changes to the recipe.
+    upload: how files get to Databricks: `storage` by credentials for the cloud's storage, `files` by the Files API,
+        `auto` as MLflow chooses.
+    tracking: `full` also logs the weights where the registry takes files of its own, and a note of them would do.
     prove: load the model in another process and ask it something before anything is logged; needs torch.
 
     Raises the classes of `catalogger.errors`; before CheckFailed and every UsageError nothing was changed.
     """
     began = time.monotonic()
+    stores = choose_stores(tracking_uri, registry_uri)
     request = Request(
         recipe=load_recipe(recipe, overrides),
         name=check_name(name if name is not None else default_name(Path(recipe).stem)),
         name_was_derived=name is None,
         aliases=tuple(dict.fromkeys(check_alias(a) for a in aliases)),
-        tags=_own_tags(tags or {}),
-        stores=choose_stores(tracking_uri, registry_uri),
+        tags=_own_tags(tags or {}, stores),
+        stores=stores,
         weights=weights,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
@@ -74,6 +82,8 @@ def log_model(
         memory=DigestMemory(distrust=rehash),
         progress=progress or Silent(),
         prove=prove,
+        upload=upload,
+        tracking=tracking,
     )
     with _opened(request, source, model, tokenizer) as checkpoint:
         outcome = _checked(request, checkpoint, dry_run=dry_run)
@@ -102,7 +112,11 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
         environment(),
         checkpoint,
         request.recipe.recipe,
-        target=Target(request.name, request.stores.registry_uri),
+        target=Target(
+            request.name,
+            request.stores.registry_uri,
+            place=look(request.stores, request.name, request.upload),
+        ),
         remote_code_consent=request.trust_remote_code,
         pickle_allowed=request.allow_pickle,
     )
@@ -113,8 +127,13 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
     return work.plan() if dry_run else work.do()
 
 
-def _own_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    for key in tags:
+def _own_tags(tags: Mapping[str, str], stores: Stores) -> Mapping[str, str]:
+    for key, value in tags.items():
+        if stores.kind == "databricks" and not fits_unity_catalog(key, value):
+            raise UsageError(
+                f'The tag "{key}" cannot be set in Unity Catalog.',
+                "Its key may not hold . , - = / or :, and its value has at most 1000 characters.",
+            )
         if not key or len(key) > 250 or key.startswith(("catalogger.", "mlflow.")):
             raise UsageError(
                 f'The tag "{key}" cannot be set.',

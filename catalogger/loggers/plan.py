@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 _SPARE = 50_000_000  # bytes that a file system should keep free beside the plan: database, logs, small files
 
 
-def make_plan(job: Job, stores: Stores, mlmodel: str = "") -> Plan:
-    """Files, bytes, names and disk of the job, with the text of MLmodel where it is to be shown.  Changes nothing."""
+def make_plan(job: Job, stores: Stores, mlmodel: str = "", root: str | None = None) -> Plan:
+    """Files, bytes, names and disk of the job, with the text of MLmodel where it is to be shown.  Changes nothing.
+
+    `root` is where a registry that takes files keeps them, as far as that is known.
+    """
+    if job.package:
+        return _plan_of_sending(job, stores, mlmodel, local_folder(root) if root else None)
     fetched = to_fetch(job.checkpoint)
     artifacts = artifact_folder(stores)
     weights = job.layout.weight_bytes
@@ -42,6 +48,28 @@ def make_plan(job: Job, stores: Stores, mlmodel: str = "") -> Plan:
         weights=how,
         disks=tuple(_by_file_system(needs)),
         mlmodel=mlmodel,
+    )
+
+
+def _plan_of_sending(job: Job, stores: Stores, mlmodel: str, root: Path | None) -> Plan:
+    """As above, for a registry that takes the files: the logged model holds the small ones, or all of them."""
+    alone = make_plan(replace(job, package=None), stores, mlmodel)
+    size, small = job.layout.size, job.layout.size - job.layout.weight_bytes
+    how = way(job, root)
+    needs = [(root, small if how == "linked" else size)] if root else []
+    if job.points_to:
+        logged = artifact_folder(stores) or Path(tempfile.gettempdir())
+        needs += [(logged, small)] + ([(cache_root(), alone.to_fetch)] if alone.to_fetch else [])
+        disks = tuple(_by_file_system(needs))
+    else:
+        disks = alone.disks + tuple(_by_file_system(needs))
+    written = sum(need for folder, need in needs if folder == root)
+    return replace(
+        alone,
+        to_write=written + (0 if job.points_to else alone.to_write),
+        to_upload=(0 if root else size) + (0 if job.points_to else alone.to_upload),
+        weights=how,
+        disks=disks,
     )
 
 

@@ -6,6 +6,7 @@ into its temporary folder and puts the weights straight where the model will sta
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,6 +30,9 @@ from catalogger.validators.mlflow_versions import has
 if TYPE_CHECKING:
     from mlflow.models import Model
 
+POINTER = "weights.json"
+"""The file of a logged model that says where its weights are, where they are in the registry only."""
+
 
 @dataclass(frozen=True)
 class Logged:
@@ -46,7 +50,8 @@ class Logged:
 @dataclass(frozen=True)
 class Job:
     """What the flavor below needs to write one model.  `lint` raises where what was written is not right; `ahead` has
-    begun to place the weights already.
+    begun to place the weights already; `package` gets the small files for a registry that takes files itself, to which
+    `points_to` leads where the weights are not logged too.
     """
 
     recipe: NamedRecipe
@@ -60,6 +65,8 @@ class Job:
     tick: Tick
     lint: Callable[[LoggedModel], None]
     ahead: Placing | None = None
+    package: Path | None = None
+    points_to: Mapping[str, Any] | None = None
 
     def placing(self, items: Iterable[Item], folder: Path | None) -> Placing:
         """Begin to place these weight files in the folder, or only to hash them where that is None."""
@@ -152,7 +159,12 @@ class _Flavor:
         self.location = _location(mlflow_model, job.mlflow)
         write_small_files(job, mlflow_model, folder)
         job.lint(open_logged(folder, weights=job.checkpoint, location=self.location))
-        if placed := local_folder(self.location):
+        if job.package:
+            shutil.copytree(folder, job.package, dirs_exist_ok=True)
+        if job.points_to:
+            (folder / POINTER).write_text(json.dumps(job.points_to, indent=2) + "\n")
+            self.how = "in the registry"
+        elif placed := local_folder(self.location):
             self._made = placed
             self._place(placed)
         else:

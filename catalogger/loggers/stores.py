@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -10,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlparse
 from urllib.request import getproxies
 
 from catalogger.errors import AccessDenied, CataloggerError, DiskError, NetworkUnreachable, RegistryError, UsageError
 from catalogger.files.place import existing
 
+_WORKSPACE = re.compile(r"databricks(://[^/\s]+)?")
 _PATIENCE = 10  # seconds for a connection
 _OTHER_STORE = "Change to a folder that is writable, or name another store by --tracking-uri."
 EMBEDDED = "mlflow.db"
@@ -29,6 +32,13 @@ class Stores:
     tracking_uri: str
     registry_uri: str
     is_default: bool = False
+
+    @property
+    def kind(self) -> Literal["mlflow", "oss", "databricks"]:
+        """Who the registry is: MLflow's own, or an open-source or a Databricks Unity Catalog."""
+        if self.registry_uri.startswith("uc:"):
+            return "oss"
+        return "databricks" if self.registry_uri.startswith("databricks-uc") else "mlflow"
 
     @property
     def file(self) -> Path | None:
@@ -60,12 +70,29 @@ def choose_stores(tracking_uri: str | None, registry_uri: str | None) -> Stores:
         or (_registry_set_here() if set_here == said else None)
         or tracking
     )
-    if registry.startswith(("databricks", "uc:")):
+    if registry == tracking and _WORKSPACE.fullmatch(registry):
+        registry = registry.replace("databricks", "databricks-uc", 1)
+    return Stores(tracking, _registry(registry), is_default=said is None)
+
+
+def _registry(uri: str) -> str:
+    """The registry's address.  Raises UsageError for one that is no target."""
+    if _WORKSPACE.fullmatch(uri):
         raise UsageError(
-            f'The registry "{registry}" is not supported by this version of catalogger.',
-            "It registers to the embedded default and to MLflow tracking servers: --registry-uri sqlite:///… or http://…",
+            f'The registry "{uri}" is the workspace\'s old one, outside of Unity Catalog.',
+            f"Name Unity Catalog: --registry-uri {uri.replace('databricks', 'databricks-uc', 1)}",
         )
-    return Stores(tracking, registry, is_default=said is None)
+    if not uri.startswith(("uc:", "databricks-uc")):
+        return uri
+    if re.fullmatch(r"databricks-uc(://[^/\s]+)?", uri):
+        return uri
+    parsed = urlparse(uri.removeprefix("uc:"))
+    if not uri.startswith("uc:") or parsed.scheme not in ("http", "https") or not parsed.hostname:
+        raise UsageError(
+            f'"{uri}" is no address of a Unity Catalog.',
+            "Write databricks-uc, databricks-uc://PROFILE or uc:http://HOST:PORT.",
+        )
+    return uri.rstrip("/")
 
 
 def require_reachable(stores: Stores) -> None:
@@ -73,8 +100,8 @@ def require_reachable(stores: Stores) -> None:
     for uri in dict.fromkeys((stores.tracking_uri, stores.registry_uri)):
         if file := sqlite_file(uri):
             _require_writable(file)
-        elif uri.startswith(("http://", "https://")) and not getproxies():
-            _require_listener(uri)
+        elif (address := uri.removeprefix("uc:")).startswith(("http://", "https://")) and not getproxies():
+            _require_listener(address)
 
 
 def _require_writable(file: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
 from catalogger.errors import human, masked
@@ -20,7 +20,9 @@ from catalogger.loggers import mlmodel
 from catalogger.loggers.glance import artifacts_to_be, may_hold
 from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
 from catalogger.loggers.lock import registration_lock
+from catalogger.loggers.mlflow_registry import MlflowRegistry, stand_at
 from catalogger.loggers.outcome import Moved, Outcome, Plan
+from catalogger.loggers.package import manifest, point_at, pointer, restore
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
 from catalogger.loggers.progress import Progress
@@ -28,16 +30,23 @@ from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
-from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version, is_whole
-from catalogger.loggers.stores import Stores, pointed_at, translated
+from catalogger.loggers.registries import Upload, open_registry
+from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
+from catalogger.loggers.stores import Stores, local_folder, pointed_at, translated
+from catalogger.loggers.surface import Mark
+from catalogger.loggers.unity import Offer, UnityRegistry
 from catalogger.recipes import NamedRecipe
-from catalogger.validators import Facts, Report, Target, run_rules
+from catalogger.remote.storage import Sending
+from catalogger.validators import Facts, Report, run_rules
 
 LOGGED = ("ML",)
 """Rules on the model as it is written."""
 NAMED = ("UC004", "TK007")
 """Rules that compare with what is registered under the name already."""
 LATER = LOGGED + NAMED
+
+
+Tracking = Literal["auto", "full"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Request:
     ignore: tuple[str, ...] = ()
     memory: DigestMemory = field(default_factory=DigestMemory)
     prove: bool = False
+    upload: Upload = "auto"
+    tracking: Tracking = "auto"
 
 
 class Work:
@@ -70,6 +81,8 @@ class Work:
         self._ahead: Placing | None = None
         self._hashing: Placing | None = None
         self._proof: Proof | None = None
+        self._package: Path | None = None
+        self._notes: tuple[str, ...] = ()
         self.fields: dict[str, Any] = {}
         self.layout = Layout(())
 
@@ -78,15 +91,16 @@ class Work:
         self._lay_out()
         stores, known = self.request.stores, None
         with pointed_at(stores), translated(stores):
-            if not stores.exist:
+            if stores.kind == "mlflow" and not stores.exist:
                 self._check(self.facts, NAMED)
             else:
-                registry = Registry(stores)
+                registry = self._open_registry()
                 self._look_at_name(registry)
                 digest = self._fingerprint()
                 known = self._registered(registry, digest) if digest else None
+            self._package = None if stores.kind == "mlflow" else Path(tempfile.gettempdir())
             job = self._job()
-            plan = make_plan(job, stores, preview(job))
+            plan = make_plan(job, stores, preview(job), self._root())
         if known:
             plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
         return self._outcome("planned", known, None, plan=plan)
@@ -101,21 +115,36 @@ class Work:
             pointed_at(request.stores),
             translated(request.stores),
         ):
-            registry = Registry(request.stores)
+            registry = self._open_registry()
             self._look_at_name(registry)
             if not self._hashing and registry.versions_with(request.name, SHAPE, self._shape()):
                 self._ahead = None
                 self._begin_hashing()
             self._finish_hashing()
             if (digest := self._fingerprint()) and (known := self._registered(registry, digest)):
-                registry.make_true(request.name, known, request.aliases, self._tags(digest))
+                self._notes += registry.make_true(request.name, known, request.aliases, self._tags(digest))
                 return self._outcome("unchanged", known, None)
-            earlier = self._logged_before()
-            if not earlier or request.prove:
-                self._fetch(writes=not earlier)
-            if request.prove:
-                self._proof = self._prove()
-            return self._register(registry, earlier or self._log())
+            if isinstance(registry, MlflowRegistry):
+                return self._log_and_register(registry)
+            with tempfile.TemporaryDirectory(prefix="catalogger-") as temporary:
+                self._package = Path(temporary) / "model"
+                return self._log_and_send(cast(UnityRegistry, registry))
+
+    def _log_and_register(self, registry: MlflowRegistry) -> Outcome:
+        earlier = self._logged_before()
+        if not earlier or self.request.prove:
+            self._fetch(writes=not earlier)
+        if self.request.prove:
+            self._proof = self._prove()
+        return self._register(registry, earlier or self._log())
+
+    def _log_and_send(self, registry: UnityRegistry) -> Outcome:
+        """The registry gets the files, the tracking server a logged model that says where they are."""
+        earlier = self._logged_before()
+        self._fetch(writes=True)
+        if self.request.prove:
+            self._proof = self._prove()
+        return self._send(registry, earlier or self._log())
 
     def prove(self) -> Proof:
         """Fetch what is not here, and load the model as it would be logged.  Nothing is logged."""
@@ -136,9 +165,7 @@ class Work:
 
     def _look_at_name(self, registry: Registry) -> None:
         """Compare with the newest version of the name."""
-        target = Target(
-            self.request.name, self.request.stores.registry_uri, existing=registry.newest(self.request.name)
-        )
+        target = replace(self.facts.goal, existing=registry.newest(self.request.name))
         self._check(replace(self.facts, target=target), NAMED)
 
     def _lint(self, model: LoggedModel) -> None:
@@ -153,17 +180,71 @@ class Work:
         self.report += report
         report.raise_on_error()
 
-    def _register(self, registry: Registry, logged: Logged) -> Outcome:
+    def _register(self, registry: MlflowRegistry, logged: Logged) -> Outcome:
         self.layout = self.layout.with_digests(logged.digests)
         digest = self._fingerprint()
-        if digest is None or not is_whole(logged.location, self.layout):
+        if digest is None or not stand_at(logged.location, self.layout):
             raise RuntimeError(f"the logged model at {logged.location} is not whole")
         tags = self._tags(digest)
         self.request.progress.say(f"Registering {self.request.name}")
         version = registry.register(self.request.name, logged, tags, description(self.request.recipe, self.checkpoint))
         registry.make_true(self.request.name, version, self.request.aliases, tags)
-        registry.forget(logged.run_id, _logged_key(digest))
+        _forget(logged.run_id, _logged_key(digest))
         return self._outcome("registered", version, logged)
+
+    def _send(self, registry: UnityRegistry, logged: Logged) -> Outcome:
+        request, size = self.request, self.layout.size
+        self.layout = self.layout.with_digests(logged.digests)
+        request.progress.say(f"Registering {request.name}: {human(size)} to {registry.surface.words}")
+        before = {i.path: source_path(self.checkpoint, i).stat() for i in self.layout.weights}
+        with request.progress.bar("files", size) as tick:
+            done = registry.register(request.name, logged, self._offer(), tick)
+        self.layout = self._with_sent(done.sent.digests)
+        learned = [i for i in self.layout.weights if i.path in done.sent.digests and i.sha256]
+        request.memory.remember((source_path(self.checkpoint, i), i.sha256 or "", before[i.path]) for i in learned)
+        digest = self._fingerprint()
+        if digest is None:
+            raise RuntimeError("the files were sent, and their digests are not known")
+        self._notes += done.notes + registry.make_true(request.name, done.version, request.aliases, self._tags(digest))
+        point_at(logged, f"models:/{request.name}/{done.version.number}", self._mlflow)
+        _forget(logged.run_id, _logged_key(self._shape()))
+        sent = done.sent
+        moved = Moved(read=logged.moved.read + sent.read, written=logged.moved.written + sent.written, sent=sent.sent)
+        how = "uploaded" if sent.sent else "copied" if sent.written >= self.layout.weight_bytes else "linked"
+        return self._outcome("registered", done.version, replace(logged, moved=moved, weights=how))
+
+    def _offer(self) -> Offer:
+        weights = [Sending(i.path, source_path(self.checkpoint, i), i.size, i.sha256) for i in self.layout.weights]
+        if self._package is None:
+            raise RuntimeError("there is no package to send")
+        text = description(self.request.recipe, self.checkpoint)
+        return Offer(self._package, weights, Mark(self._shape(), self._fingerprint()), text, self._sealed)
+
+    def _sealed(self, sent: Mapping[str, str]) -> tuple[Mark, Mapping[str, Any]]:
+        """The mark and the manifest of the model, now that every digest is known."""
+        whole = self._with_sent(sent)
+        digest = fingerprint(whole, self.request.recipe.recipe, self.fields) or ""
+        tags = self._tags(digest)
+        return Mark(self._shape(), digest), manifest(digest, tags, self.request.aliases, whole)
+
+    def _with_sent(self, digests: Mapping[str, str]) -> Layout:
+        return self.layout.with_digests(
+            {i.weights or "": digests[i.path] for i in self.layout.weights if i.path in digests}
+        )
+
+    def _open_registry(self) -> Registry:
+        request = self.request
+        return open_registry(
+            request.stores,
+            upload=request.upload,
+            weights=request.weights,
+            ours=self.checkpoint.ours,
+            workers=self._workers,
+        )
+
+    def _root(self) -> str | None:
+        place = self.facts.target.place if self.facts.target else None
+        return place.storage if place else None
 
     def _lay_out(self) -> None:
         recipe, checkpoint = self.request.recipe, self.checkpoint
@@ -182,7 +263,7 @@ class Work:
         """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
         staging = self._staging() if alone else None
         try:
-            if self.request.weights == "link":
+            if self.request.weights == "link" and self.request.stores.kind == "mlflow":
                 self._begin_hashing()
             elif staging:
                 shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
@@ -201,7 +282,7 @@ class Work:
         """
         stores, name, shape = self.request.stores, self.request.name, self._shape()
         unknown = any(i.sha256 is None for i in self.layout.weights)
-        if not (unknown and self.checkpoint.root):
+        if stores.kind != "mlflow" or not (unknown and self.checkpoint.root):
             return None
         folder = artifacts_to_be(stores)
         if not folder or way(self._job(), folder) != "copied" or not has_room(folder, self.layout.size):
@@ -232,13 +313,16 @@ class Work:
     def _registered(self, registry: Registry, digest: str) -> Version | None:
         """The newest version with this content whose files are still there."""
         versions = registry.versions_with(self.request.name, FINGERPRINT, digest)
-        return next((v for v in versions if is_whole(v.location, self.layout)), None)
+        return next((v for v in versions if registry.is_whole(v, self.layout)), None)
 
     def _logged_before(self) -> Logged | None:
-        """A model of this content that an interrupted run has logged and not registered."""
+        """A model of this content that an interrupted run has logged and not registered.
+
+        Where the weights are not logged, what is logged is known by its shape.
+        """
         import mlflow
 
-        digest = self._fingerprint()
+        digest = self._shape() if self._package else self._fingerprint()
         if digest is None:
             return None
         key = _logged_key(digest)
@@ -247,7 +331,7 @@ class Work:
         runs = mlflow.search_runs(filter_string=mine, output_format="list", search_all_experiments=True)
         for run in runs:
             _, uri, location = run.data.tags[key].split(" ", 2)
-            if is_whole(location, self.layout):
+            if self._taken_up(location):
                 self.request.progress.say(
                     "This content was logged by an earlier run that did not finish; registering that"
                 )
@@ -256,10 +340,18 @@ class Work:
                 return Logged(uri, model_id, run.info.run_id, location, "in place", Moved(), digests)
         return None
 
+    def _taken_up(self, location: str) -> bool:
+        folder, light = local_folder(location), self.request.tracking == "auto"
+        if self._package is None:
+            return stand_at(location, self.layout)
+        if not light and folder is None:
+            return False  # it would have to be fetched whole
+        return restore(self._package, folder, location, self.layout)
+
     def _fetch(self, *, writes: bool) -> None:
         """Bring the weights here, once it is known that there is room for them, and for the model where it `writes`."""
         request = self.request
-        plan = make_plan(self._job(), request.stores)
+        plan = make_plan(self._job(), request.stores, root=self._root())
         if writes and not self._ahead:  # which has looked, and has taken of that room since
             require_room(plan)
         if plan.to_fetch:
@@ -270,16 +362,27 @@ class Work:
     def _log(self) -> Logged:
         request, size = self.request, self.layout.weight_bytes
         how = way(self._job(), artifact_folder(request.stores))
-        request.progress.say(f"Logging {human(size)} of weights ({how})")
+        light = self._package and request.tracking == "auto"
+        request.progress.say(
+            "Logging the model without its weights" if light else f"Logging {human(size)} of weights ({how})"
+        )
+        if light:
+            return log(self._job(), request.name.rpartition(".")[2], self._seal)
         with request.progress.bar("weights", size) as tick:
             return log(self._job(tick), request.name.rpartition(".")[2], self._seal)
 
     def _seal(self, digests: Mapping[str, str], location: str, uri: str) -> Mapping[str, str]:
-        digest = fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
+        digest = (
+            self._shape()
+            if self._package
+            else fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
+        )
         return {_logged_key(digest): f"{self.request.name} {uri} {location}"} if digest else {}
 
     def _job(self, tick: Tick = lambda _: None) -> Job:
-        request = self.request
+        request, points_to = self.request, None
+        if self._package and request.tracking == "auto":
+            points_to = pointer(request.name, request.stores.registry_uri, self._shape(), self.checkpoint, self.layout)
         return Job(
             request.recipe,
             self.checkpoint,
@@ -292,6 +395,8 @@ class Work:
             tick,
             self._lint,
             self._ahead,
+            self._package,
+            points_to,
         )
 
     def _fingerprint(self) -> str | None:
@@ -332,9 +437,12 @@ class Work:
             store_is_default=request.stores.is_default,
             plan=plan,
             proof=self._proof,
-            notes=("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)
-            if request.prove and action == "unchanged"
-            else (),
+            notes=self._notes
+            + (
+                ("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)
+                if request.prove and action == "unchanged"
+                else ()
+            ),
         )
 
 
@@ -349,6 +457,13 @@ def work_on(request: Request, facts: Facts, report: Report) -> Work:
     if borrowed := borrowed_repos(checkpoint) and facts.wanted.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
     return Work(request, replace(facts, checkpoint=checkpoint), report)
+
+
+def _forget(run_id: str, tag: str) -> None:
+    """Take the mark of an unfinished registration off the run."""
+    import mlflow
+
+    mlflow.MlflowClient().delete_tag(run_id, tag)
 
 
 def _logged_key(digest: str) -> str:

@@ -48,6 +48,9 @@ class Storage(Protocol):
         tell, and replaced where not.  `tick` counts every byte that is there, sent now or found.
         """
 
+    def free(self) -> int | None:
+        """Bytes of room there; None where that cannot be told, or where none is needed."""
+
     def read(self, path: str) -> bytes:
         """The content of one small file."""
 

@@ -36,15 +36,36 @@ class Existing:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What a Unity Catalog tells of the name's catalog and schema; None is unknown.
+
+    `registry` names it in messages.  `missing` holds privileges that are known to be missing, each as (privilege, kind
+    of securable, its name).  `storage` is where it keeps files, `similar` are models whose names differ in case only,
+    `needs` is the Python package that sending files there takes and that is not installed.
+    """
+
+    registry: str
+    catalog_exists: bool | None = None
+    schema_exists: bool | None = None
+    missing: tuple[tuple[str, str, str], ...] = ()
+    privileges_known: bool = False
+    storage: str | None = None
+    storage_missing: bool | None = None
+    similar: tuple[str, ...] = ()
+    needs: str | None = None
+
+
+@dataclass(frozen=True)
 class Target:
     """Where the model is to be registered.  `unreachable` says why the registry could not be asked; `existing` is
-    None where nothing has the name, or where nobody asked.
+    None where nothing has the name, or where nobody asked; `place` is None where there are no catalogs and schemas.
     """
 
     name: str
     registry_uri: str
     unreachable: str | None = None
     existing: Existing | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,52 @@
+"""Which privilege a refused call lacks, and the statement that grants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from catalogger.errors import AccessDenied, Refused
+
+Deed = Literal["look", "create a model", "create a version", "set an alias", "set a tag", "read files", "write files"]
+_NEEDED: dict[Deed, tuple[tuple[str, str], ...]] = {
+    "look": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema")),
+    "create a model": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema"), ("CREATE MODEL", "schema")),
+    "create a version": (("CREATE MODEL VERSION", "function"),),
+    "set an alias": (("MANAGE", "function"),),
+    "set a tag": (("APPLY TAG", "function"),),
+    "read files": (("EXECUTE", "function"),),
+    "write files": (("CREATE MODEL VERSION", "function"),),
+}
+"""Models are functions to the permission system; their owner needs none of the model's own."""
+
+
+@contextmanager
+def needing(deed: Deed, name: str) -> Iterator[None]:
+    """A refusal for want of permission as AccessDenied, which names the privileges and the GRANT to ask for."""
+    try:
+        yield
+    except Refused as error:
+        if error.status != 403:
+            raise
+        raise denied(deed, name, error.said) from error
+
+
+def denied(deed: Deed, name: str, said: str) -> AccessDenied:
+    """The error for a deed that the server did not allow."""
+    needed = [(privilege, kind, _securable(kind, name)) for privilege, kind in _NEEDED[deed]]
+    missing = ", ".join(f"{privilege} on {kind} {securable}" for privilege, kind, securable in needed)
+    owner = " or its ownership" if all(kind == "function" for _, kind, _ in needed) else ""
+    grants = " ".join(grant(*one) for one in needed)
+    return AccessDenied(f"Not allowed to {deed} of {name} ({said}). It takes {missing}{owner}.", f"Ask for: {grants}")
+
+
+def grant(privilege: str, kind: str, securable: str) -> str:
+    """The SQL statement that gives the privilege."""
+    quoted = ".".join(f"`{part}`" for part in securable.split("."))
+    return f"GRANT {privilege} ON {kind.upper()} {quoted} TO `<you>`;"
+
+
+def _securable(kind: str, name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[: {"catalog": 1, "schema": 2, "function": 3}[kind]])

@@ -1,0 +1,307 @@
+"""Registration to a Unity Catalog: a version is created, its files are sent once, it is finalized and read back.
+
+The two kinds of server differ in their calls (`Surface`), not in what must hold.  An interrupted registration is taken
+up: its version is pending, and its description names the content that it is to hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from catalogger.errors import CataloggerError, NotEnoughRoom, Refused, RegistryError
+from catalogger.files.digests import Tick
+from catalogger.loggers.layout import Layout
+from catalogger.loggers.mlflow_registry import stand_at
+from catalogger.loggers.record import Logged
+from catalogger.loggers.registry import FINGERPRINT, SHAPE, Version, existing
+from catalogger.loggers.surface import FAILED, PENDING, READY, Mark, Row, Surface
+from catalogger.remote.patience import TryAgain, patiently
+from catalogger.remote.storage import Sending, Sent, Storage
+from catalogger.validators import Existing
+
+MANIFEST = "catalogger.json"
+"""The file of a registered model that says what the model is: tags, fingerprint, every file with size and digest."""
+_ABANDONED = 24 * 3600  # seconds after which a pending version of another run is not being worked on any more
+_TRIES = 30  # new numbers to ask for while others are given the same
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model to register: its small files in `folder`, its weight files, what it is and how it is described.
+
+    `seal` makes the mark and the manifest of the weight files' digests, when all of them are known.
+    """
+
+    folder: Path
+    weights: Sequence[Sending]
+    mark: Mark
+    description: str
+    seal: Callable[[Mapping[str, str]], tuple[Mark, Mapping[str, Any]]]
+
+    def files(self) -> list[Sending]:
+        """Every file, small ones first: what is refused is refused early."""
+        small = [f for f in sorted(self.folder.rglob("*")) if f.is_file()]
+        return [_small(self.folder, f) for f in small] + list(self.weights)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A READY version that was read back, with what was moved and what should be told."""
+
+    version: Version
+    sent: Sent
+    notes: tuple[str, ...] = ()
+
+
+class UnityRegistry:
+    """Versions of models in one Unity Catalog."""
+
+    takes_files = True
+
+    def __init__(self, surface: Surface) -> None:
+        self.surface = surface
+        self._rows: dict[str, list[Row]] = {}
+
+    def versions_with(self, name: str, tag: str, value: str) -> list[Version]:
+        """READY versions that their own description says to have this shape or fingerprint, newest first."""
+        found = [r for r in self._versions(name) if r.status == READY and r.mark and _has(r.mark, tag, value)]
+        read = [self.surface.version(name, r.number) for r in found]
+        return [_version(r) for r in reversed(read) if r.status == READY and r.mark and _has(r.mark, tag, value)]
+
+    def newest(self, name: str) -> Existing | None:
+        ready = [r for r in self._versions(name) if r.status == READY]
+        if not ready:
+            return None
+        row = ready[-1]
+        if "tags" not in self.surface.gaps:
+            return existing(row.number, self.surface.version(name, row.number).tags or {})
+        return existing(row.number, self._manifest(name, row).get("tags", {}))
+
+    def is_whole(self, version: Version, layout: Layout) -> bool:
+        return stand_at(version.location, layout)
+
+    def make_true(
+        self, name: str, version: Version, aliases: Iterable[str], tags: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Set and read back what the server has a place for; say what it has none for."""
+        notes = []
+        wanted = list(aliases)
+        if wanted and "aliases" in self.surface.gaps:
+            said = f"{', '.join(wanted)} {'is' if len(wanted) == 1 else 'are'} not set"
+            notes.append(f"{self.surface.words} has no aliases: {said}, and kept in {MANIFEST} of the version only")
+        elif wanted:
+            self._make_aliases_true(name, version.number, wanted)
+        if "tags" in self.surface.gaps:
+            notes.append(f"{self.surface.words} has no tags: they are kept in {MANIFEST} of the version")
+        else:
+            self._make_tags_true(name, version, tags)
+        return tuple(notes)
+
+    def register(self, name: str, logged: Logged, offer: Offer, tick: Tick) -> Registered:
+        """One READY version with these files; a pending one of the same run is taken up.  What its number loads is
+        compared with what was sent before it is returned.
+
+        Raises AccessDenied, NetworkUnreachable, DiskError and RegistryError; what is pending then is taken up by the
+        next call.
+        """
+        self.surface.ensure_model(name, offer.description)
+        row, notes = self._begun(name, logged, offer)
+        sent = Sent()
+        for _ in range(_TRIES):
+            with _still_pending(name, row):
+                moved, offer = self._send(name, row, offer, tick)
+                sent = _sum(sent, moved)
+                if self._is_ours(name, row):
+                    self._finalize(name, row, offer)
+            read = self.surface.version(name, row.number)
+            if read.location == row.location and read.mark == offer.mark:
+                storage = self.surface.storage(name, read, write=False)
+                _compare(name, storage.listing(), _expected(offer), exact=False)
+                return Registered(_version(read), sent, tuple(notes))
+            self.surface.storage(name, row, write=True).remove([f.path for f in offer.files()])
+            notes.append(_clash(name, row))
+            row = self._created(name, logged, offer, notes)
+        raise RegistryError(f"{name}: the server gave {_TRIES} numbers that others hold too.", "Run it again later.")
+
+    def _begun(self, name: str, logged: Logged, offer: Offer) -> tuple[Row, list[str]]:
+        """The version to fill: the pending one of this very run, or a new one."""
+        notes: list[str] = []
+        for row in self._versions(name, fresh=True):
+            if row.status != PENDING or not row.mark:
+                continue
+            if row.run_id == logged.run_id and row.mark.shape == offer.mark.shape:
+                return row, ["an interrupted registration was taken up"]
+            if time.time() - row.created > _ABANDONED and self._is_ours(name, row):
+                self.surface.delete(name, row.number)
+                notes.append(f"version {row.number} was pending for more than a day and is deleted")
+            else:
+                notes.append(f"version {row.number} is pending: another run's, which may still be at work")
+        return self._created(name, logged, offer, notes), notes
+
+    def _created(self, name: str, logged: Logged, offer: Offer, notes: list[str]) -> Row:
+        """A new pending version whose number loads it.  Servers have been seen to give one number to many callers."""
+        for _ in range(_TRIES):
+            row = self._create(name, logged, offer)
+            if self._is_ours(name, row):
+                return row
+            notes.append(_clash(name, row))
+        raise RegistryError(f"{name}: the server gave {_TRIES} numbers that others hold too.", "Run it again later.")
+
+    def _create(self, name: str, logged: Logged, offer: Offer) -> Row:
+        known = {r.location for r in self._versions(name)}
+        text = offer.mark.on(offer.description)
+
+        def attempt() -> Row:
+            try:
+                return self.surface.create(name, logged.location, logged, text)
+            except TryAgain:
+                mine = [r for r in self._versions(name, fresh=True) if r.status == PENDING and r.location not in known]
+                if found := next((r for r in mine if r.run_id == logged.run_id and r.mark == offer.mark), None):
+                    return found
+                raise
+
+        return patiently(attempt)
+
+    def _send(self, name: str, row: Row, offer: Offer, tick: Tick) -> tuple[Sent, Offer]:
+        """Bring every file there, the manifest last, and compare what stands there."""
+        storage = self.surface.storage(name, row, write=True)
+        there = storage.listing()
+        self._require_room(name, row, storage, sum(f.size for f in offer.files() if there.get(f.path) != f.size))
+        sent = storage.send(offer.files(), tick)
+        mark, manifest = offer.seal(sent.digests)
+        (offer.folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        offer = replace(offer, mark=mark)
+        if extra := set(there) - {f.path for f in offer.files()}:
+            storage.remove(sorted(extra))
+        sent = _sum(sent, storage.send([_small(offer.folder, offer.folder / MANIFEST)], lambda _: None))
+        _compare(name, storage.listing(), _expected(offer), exact=True)
+        return sent, offer
+
+    def _require_room(self, name: str, row: Row, storage: Storage, needed: int) -> None:
+        free = storage.free()
+        if free is not None and needed > free:
+            self.surface.delete(name, row.number)
+            raise NotEnoughRoom(row.location, needed, free)
+
+    def _finalize(self, name: str, row: Row, offer: Offer) -> None:
+        """Name the content, then say that it is there; wait until the server agrees."""
+        if row.mark != offer.mark:
+            self.surface.describe(name, row.number, offer.mark.on(offer.description))
+        try:
+            self.surface.finalize(name, row.number)
+        except Refused:  # by another caller, or by an attempt whose answer was lost: the version tells
+            if self.surface.version(name, row.number).status != READY:
+                raise
+
+        def ready() -> None:
+            status = self.surface.version(name, row.number).status
+            if status == FAILED:
+                raise RegistryError(f"{name} version {row.number} failed to register.", "Run the same command again.")
+            if status != READY:
+                waiting = f"{name} version {row.number} is still {status}."
+                raise TryAgain(RegistryError(waiting, "Run the same command again: it goes on from here."))
+
+        patiently(ready)
+
+    def _is_ours(self, name: str, row: Row) -> bool:
+        return self.surface.version(name, row.number).location == row.location
+
+    def _manifest(self, name: str, row: Row) -> Mapping[str, Any]:
+        """What the version says of itself; nothing where it has no manifest that can be read."""
+        if not row.mark:
+            return {}
+        try:
+            manifest = json.loads(self.surface.storage(name, row, write=False).read(MANIFEST))
+        except (CataloggerError, ValueError):
+            return {}
+        return manifest if isinstance(manifest, dict) and isinstance(manifest.get("tags"), dict) else {}
+
+    def _versions(self, name: str, *, fresh: bool = False) -> list[Row]:
+        """In numeric order; asked once, unless what is fresh is wanted."""
+        if fresh or name not in self._rows:
+            self._rows[name] = sorted(self.surface.versions(name), key=lambda r: int(r.number))
+        return self._rows[name]
+
+    def _make_aliases_true(self, name: str, number: str, wanted: Sequence[str]) -> None:
+        now = self.surface.aliases(name)
+        for alias in (a for a in wanted if now.get(a) != number):
+            self.surface.set_alias(name, alias, number)
+        if any(now.get(a) != number for a in wanted):
+            now = self.surface.aliases(name)
+        for alias in wanted:
+            if now.get(alias) != number:
+                raise RegistryError(
+                    f'The alias "{alias}" of {name} points at version {now.get(alias)}, not {number}.',
+                    "Run the same command again.",
+                )
+
+    def _make_tags_true(self, name: str, version: Version, tags: Mapping[str, str]) -> None:
+        missing = {key: value for key, value in tags.items() if version.tags.get(key) != value}
+        for key, value in missing.items():
+            self.surface.set_tag(name, version.number, key, value)
+        now = (self.surface.version(name, version.number).tags or {}) if missing else version.tags
+        if wrong := [key for key in tags if now.get(key) != tags[key]]:
+            raise RegistryError(
+                f"Tags of {name} version {version.number} are not what was set: {', '.join(wrong)}.",
+                "Run the same command again.",
+            )
+
+
+@contextmanager
+def _still_pending(name: str, row: Row) -> Iterator[None]:
+    """Whatever stops the sending, its error says what was left where."""
+    try:
+        yield
+    except NotEnoughRoom:
+        raise
+    except CataloggerError as error:
+        error.fix = f"{error.fix}\n{name} version {row.number} stays pending; the same command goes on with it.".strip()
+        raise
+
+
+def _has(mark: Mark, tag: str, value: str) -> bool:
+    return value == {FINGERPRINT: mark.fingerprint, SHAPE: mark.shape}[tag]
+
+
+def _version(row: Row) -> Version:
+    mark = row.mark
+    known = {SHAPE: mark.shape, FINGERPRINT: mark.fingerprint or ""} if mark and row.tags is None else {}
+    return Version(row.number, row.run_id, {**known, **(row.tags or {})}, row.location)
+
+
+def _small(folder: Path, file: Path) -> Sending:
+    content = file.read_bytes()
+    return Sending(file.relative_to(folder).as_posix(), file, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _expected(offer: Offer) -> dict[str, int]:
+    return {f.path: f.size for f in offer.files()}
+
+
+def _compare(name: str, there: Mapping[str, int], wanted: Mapping[str, int], *, exact: bool) -> None:
+    """Raises RegistryError where a file is missing, or has another size; `exact`: or is one too many."""
+    wrong = sorted(path for path in wanted if there.get(path) != wanted[path])
+    wrong += sorted(set(there) - set(wanted)) if exact else []
+    if wrong:
+        raise RegistryError(
+            f"{name}: {len(wrong)} of {len(wanted)} files are not in the registry's storage as they were sent:"
+            f" {', '.join(wrong[:3])}.",
+            "Run the same command again.",
+        )
+
+
+def _sum(one: Sent, other: Sent) -> Sent:
+    return Sent(
+        one.read + other.read, one.written + other.written, one.sent + other.sent, {**one.digests, **other.digests}
+    )
+
+
+def _clash(name: str, row: Row) -> str:
+    return f"the server gave version {row.number} of {name} to another caller too; a new number was taken"
