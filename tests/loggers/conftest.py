@@ -14,6 +14,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from catalogs import KINDS, Catalog, opened
+from fakes.s3 import S3Server
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +60,17 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.1)  # between two looks, not in place of one
     raise TimeoutError(url)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server, one for all tests."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(params=KINDS)
+def catalog(request: pytest.FixtureRequest, s3_server: S3Server, tmp_path: Path) -> Iterator[Catalog]:
+    """A Unity Catalog of each kind, with each way that files take."""
+    with opened(request.param, s3_server, tmp_path / "catalog") as found:
+        yield found

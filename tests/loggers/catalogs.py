@@ -1,0 +1,147 @@
+"""Unity Catalogs on loopback, of each kind and with each way that files take, behind one face for the tests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytest
+from fakes.s3 import S3Proxy, S3Server
+from fakes.workspace import Workspace
+from fakes.workspace_models import Vending
+
+Kind = Literal["databricks-storage", "databricks-files"]
+KINDS: tuple[Kind, ...] = ("databricks-storage", "databricks-files")
+NAME = "main.ml.bot"
+TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105  one that the loopback server knows
+SESSION = "session-token-that-is-a-secret"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A version as the server has it, past all permissions."""
+
+    number: str
+    status: str
+    location: str
+    description: str
+    run_id: str | None
+    tags: Mapping[str, str]
+
+
+class Catalog(Protocol):
+    """One catalog with the schema `main.ml`."""
+
+    kind: Kind
+    uri: str
+
+    def versions(self, name: str = NAME) -> list[Held]:
+        """All versions, by number."""
+
+    def aliases(self, name: str = NAME) -> Mapping[str, str]:
+        """Version numbers by alias."""
+
+    def digests(self, held: Held) -> dict[str, str]:
+        """SHA-256 of every file of the version, by path."""
+
+    def unfinished(self) -> int:
+        """Uploads that were begun and neither finished nor taken away."""
+
+    def sent(self) -> int:
+        """Bytes of files that have come in at the servers so far."""
+
+    def requests(self) -> int:
+        """Requests that have come in at all servers so far."""
+
+    def watch(self, hook: Callable[[str], None] | None) -> None:
+        """Call the hook with the line of each request (`PUT /path?query`) before it is handled, in its own thread."""
+
+
+class DatabricksCatalog:
+    """A workspace; files go to S3 by vended credentials, or by the Files API."""
+
+    def __init__(self, kind: Kind, server: Workspace, s3: S3Server, proxy: S3Proxy) -> None:
+        self.kind, self.server, self.s3, self.proxy = kind, server, s3, proxy
+        self.uri = "databricks-uc"
+        self.by_files = kind == "databricks-files"
+
+    def versions(self, name: str = NAME) -> list[Held]:
+        return [
+            Held(str(v.number), v.status, v.storage_location, v.comment, v.run_id, dict(v.tags))
+            for v in self.server.versions(name)
+        ]
+
+    def aliases(self, name: str = NAME) -> Mapping[str, str]:
+        model = self.server.model(name)
+        return {alias: str(number) for alias, number in model.aliases.items()} if model else {}
+
+    def digests(self, held: Held) -> dict[str, str]:
+        if self.by_files:
+            folder = self.server.files.root / "Models" / NAME.replace(".", "/") / held.number
+            return tree(folder)
+        prefix = held.location.removeprefix(f"s3://{self.s3.bucket}/") + "/"
+        keys = [key for key in self.s3.objects if key.startswith(prefix)]
+        return {k.removeprefix(prefix): hashlib.sha256(self.s3.content(k)).hexdigest() for k in keys}
+
+    def unfinished(self) -> int:
+        return len(self.s3.uploads) + len(self.server.files.unfinished)
+
+    def sent(self) -> int:
+        by_files = sum(r.received for r in self.server.matching(r"^PUT "))
+        return by_files if self.by_files else self.proxy.received(r"^PUT ")
+
+    def requests(self) -> int:
+        return len(self.server.requests) + len(self.proxy.requests)
+
+    def watch(self, hook: Callable[[str], None] | None) -> None:
+        self.server.on_request = self.proxy.on_request = (lambda request: hook(request.line)) if hook else None
+
+
+@contextmanager
+def opened(kind: Kind, s3: S3Server, folder: Path) -> Iterator[Any]:
+    """The catalog, with the environment variables that lead to it."""
+    with ExitStack() as stack:
+        proxy = stack.enter_context(S3Proxy(s3))
+        proxy.tokens.add(SESSION)
+        keys = {
+            "access_key_id": s3.access_key,
+            "secret_access_key": s3.secret_key,
+            "session_token": SESSION,
+        }
+        vending = Vending(f"s3://{s3.bucket}/{folder.parent.name}", {"aws_temp_credentials": keys})
+        server = stack.enter_context(
+            Workspace(folder, vending, tokens={TOKEN: "me@example.org"}, sdk_uploads=kind == "databricks-files")
+        )
+        server.add_schema("main.ml")
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("DATABRICKS_HOST", server.url)
+        patch.setenv("DATABRICKS_TOKEN", TOKEN)
+        patch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.endpoint)
+        patch.setenv("CATALOGGER_RETRY_SECONDS", "20")
+        yield DatabricksCatalog(kind, server, s3, proxy)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below the folder, by path."""
+    files = (f for f in sorted(folder.rglob("*")) if f.is_file())
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@contextmanager
+def another_machine(folder: Path) -> Iterator[None]:
+    """Another working folder, home and cache: nothing of what was done before is known there."""
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        (folder / "work").mkdir(parents=True)
+        patch.setenv("HOME", str(folder))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        os.chdir(folder / "work")
+        try:
+            yield
+        finally:
+            os.chdir(before)
