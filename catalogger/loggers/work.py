@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
 from catalogger.errors import human, masked
-from catalogger.files.digests import DigestMemory, Tick
+from catalogger.files.digests import DigestMemory, Tick, cache_folder
 from catalogger.files.place import Weights, existing
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel
@@ -126,9 +126,24 @@ class Work:
                 return self._outcome("unchanged", known, None)
             if isinstance(registry, MlflowRegistry):
                 return self._log_and_register(registry)
+            with self._packing(alone=alone):
+                return self._log_and_send(cast(UnityRegistry, registry))
+
+    @contextmanager
+    def _packing(self, *, alone: bool) -> Iterator[None]:
+        """The package's folder; where no other run can be at work, what a killed one left there goes away first."""
+        if not alone:
             with tempfile.TemporaryDirectory(prefix="catalogger-") as temporary:
                 self._package = Path(temporary) / "model"
-                return self._log_and_send(cast(UnityRegistry, registry))
+                yield
+            return
+        job = f"{self.request.stores.registry_uri} {self.request.name}"
+        self._package = cache_folder() / "packages" / hashlib.sha256(job.encode()).hexdigest()[:16]
+        shutil.rmtree(self._package, ignore_errors=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self._package, ignore_errors=True)
 
     def _log_and_register(self, registry: MlflowRegistry) -> Outcome:
         earlier = self._logged_before()

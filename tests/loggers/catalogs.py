@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Catalog(Protocol):
     def digests(self, held: Held) -> dict[str, str]:
         """SHA-256 of every file of the version, by path."""
 
+    def empty(self) -> None:
+        """Take every model and file away."""
+
     def unfinished(self) -> int:
         """Uploads that were begun and neither finished nor taken away."""
 
@@ -87,6 +91,11 @@ class DatabricksCatalog:
         prefix = held.location.removeprefix(f"s3://{self.s3.bucket}/") + "/"
         keys = [key for key in self.s3.objects if key.startswith(prefix)]
         return {k.removeprefix(prefix): hashlib.sha256(self.s3.content(k)).hexdigest() for k in keys}
+
+    def empty(self) -> None:
+        for name in list(self.server._registry.models):
+            self.server._registry.models.pop(name)
+        shutil.rmtree(self.server.files.root / "Models", ignore_errors=True)
 
     def unfinished(self) -> int:
         return len(self.s3.uploads) + len(self.server.files.unfinished)

@@ -1,0 +1,103 @@
+"""A process that has imported everything and forks one for each job: registration without two seconds of imports.
+
+It has no threads, so that a fork is safe. Run as a program it is the process; imported, it is the handle of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import IO, Any, cast
+
+
+class Zygote:
+    """The process. Jobs are run one after another, each in a working folder and an environment of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.running: int | None = None
+        self._read()
+
+    def start(self, folder: Path, **arguments: Any) -> None:
+        """Begin `log_model(**arguments)` with this test's environment."""
+        job = {"folder": str(folder), "environment": dict(os.environ), "arguments": arguments}
+        self._pipe(self._process.stdin).write(json.dumps(job) + "\n")
+        self._pipe(self._process.stdin).flush()
+        self.running = int(self._read())
+
+    def kill(self) -> None:
+        """SIGKILL the job that is running."""
+        if self.running:
+            os.kill(self.running, signal.SIGKILL)
+
+    def wait(self, seconds: float | None = None) -> dict[str, Any] | None:
+        """What came of the job: its outcome's document, or `killed`; None where it is not done in that time."""
+        if seconds is not None and not select.select([self._process.stdout], [], [], seconds)[0]:
+            return None
+        done = json.loads(self._read())
+        self.running = None
+        return cast(dict[str, Any], done)
+
+    def stop(self) -> None:
+        with self._process as process:
+            process.kill()
+
+    def _read(self) -> str:
+        line = self._pipe(self._process.stdout).readline()
+        assert line, "the process has ended"
+        return line
+
+    @staticmethod
+    def _pipe(pipe: IO[str] | None) -> IO[str]:
+        assert pipe
+        return pipe
+
+
+def _serve() -> None:
+    import importlib
+
+    for module in ("mlflow", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store", "catalogger.loggers.job",
+                   "mlflow.store.model_registry.sqlalchemy_store", "boto3", "databricks.sdk", "transformers"):  # fmt: skip
+        importlib.import_module(module)
+    print("ready", flush=True)  # noqa: T201
+    for line in sys.stdin:
+        job = json.loads(line)
+        result, answer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(result)
+            _perform(job, answer)
+        os.close(answer)
+        print(pid, flush=True)  # noqa: T201
+        with os.fdopen(result) as pipe:
+            said = pipe.read()
+        os.waitpid(pid, 0)
+        print(said or json.dumps({"killed": True}), flush=True)  # noqa: T201
+
+
+def _perform(job: dict[str, Any], answer: int) -> None:
+    from catalogger import log_model
+
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    os.chdir(job["folder"])
+    os.dup2(2, 1)
+    try:
+        document: dict[str, Any] = log_model(**job["arguments"]).document()
+    except BaseException:
+        document = {"error": traceback.format_exc()}
+    with os.fdopen(answer, "w") as pipe:
+        json.dump(document, pipe)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve()
