@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 
-def upstream(source: str, uri: str, name: str) -> None:
+def upstream(source: str, uri: str, name: str, registry: str = "") -> None:
     """MLflow's documented way: load the model, then log and register it; explicit requirements, no input example."""
     from importlib.metadata import version
 
@@ -18,6 +18,7 @@ def upstream(source: str, uri: str, name: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(registry or uri)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(source)
     with mlflow.start_run():
@@ -63,6 +64,25 @@ def hash_once(*files: str) -> None:
             hashlib.file_digest(stream, "sha256")
 
 
+def boto3_upload(bucket: str, *files: str) -> None:
+    """A plain upload of each file by boto3, keys and endpoint from the environment."""
+    import boto3
+
+    client = boto3.client("s3")
+    for file in files:
+        client.upload_file(file, bucket, f"plain/{Path(file).name}")
+
+
+def sdk_upload(*files: str) -> None:
+    """A plain upload of each file by the Databricks SDK to its Files API."""
+    from databricks.sdk import WorkspaceClient
+
+    workspace = WorkspaceClient()
+    for file in files:
+        with Path(file).open("rb") as stream:
+            workspace.files.upload(f"/Volumes/main/ml/plain/{Path(file).name}", stream, overwrite=True)
+
+
 def checkpoint(folder: str, gigabytes: str, shards: str) -> None:
     """Write a synthetic Llama; in a process of its own, as a child's peak RSS begins at its parent's."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -74,5 +94,6 @@ def checkpoint(folder: str, gigabytes: str, shards: str) -> None:
 
 
 if __name__ == "__main__":
-    _PROCESSES = {f.__name__: f for f in (upstream, catalogger, mlflow_command, floor, hash_once, checkpoint)}
+    _ALL = (upstream, catalogger, mlflow_command, floor, hash_once, boto3_upload, sdk_upload, checkpoint)
+    _PROCESSES = {f.__name__: f for f in _ALL}
     _PROCESSES[sys.argv[1]](*sys.argv[2:])

@@ -19,20 +19,23 @@ from catalogger.remote.storage import Storage
 from catalogger.remote.vended import vended_storage
 from catalogger.validators.facts import Place
 
-__all__ = ["Upload", "look", "open_registry"]
+__all__ = ["Upload", "look", "open_registry", "open_unity"]
 
 
-def open_registry(
+def open_registry(stores: Stores, upload: Upload = "auto") -> Registry:
+    """The registry of the stores, to ask it."""
+    return MlflowRegistry(stores) if stores.kind == "mlflow" else open_unity(stores, upload)
+
+
+def open_unity(
     stores: Stores,
-    *,
     upload: Upload = "auto",
     weights: Weights = "copy",
+    *,
     ours: bool = False,
     workers: Workers | None = None,
-) -> Registry:
-    """The registry of the stores.  What is sent to a folder of this machine is placed there by the `workers`."""
-    if stores.kind == "mlflow":
-        return MlflowRegistry(stores)
+) -> UnityRegistry:
+    """The Unity Catalog of the stores.  What is sent to a folder of this machine is placed there by the `workers`."""
     return UnityRegistry(_surface(stores, upload, weights, ours, workers or Workers()))
 
 

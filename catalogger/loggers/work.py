@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
 from catalogger.errors import human, masked
@@ -30,7 +30,7 @@ from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
-from catalogger.loggers.registries import Upload, open_registry
+from catalogger.loggers.registries import Upload, open_registry, open_unity
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
 from catalogger.loggers.stores import Stores, local_folder, pointed_at, translated
 from catalogger.loggers.surface import Mark
@@ -90,11 +90,11 @@ class Work:
         """What would be done.  Nothing is changed: a store that is not there is not made."""
         self._lay_out()
         stores, known = self.request.stores, None
-        with pointed_at(stores), translated(stores):
+        with self._stores():
             if stores.kind == "mlflow" and not stores.exist:
                 self._check(self.facts, NAMED)
             else:
-                registry = self._open_registry()
+                registry = open_registry(stores, upload=self.request.upload)
                 self._look_at_name(registry)
                 digest = self._fingerprint()
                 known = self._registered(registry, digest) if digest else None
@@ -112,22 +112,42 @@ class Work:
         with (
             registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
             self._begun_early(alone=alone),
-            pointed_at(request.stores),
-            translated(request.stores),
         ):
-            registry = self._open_registry()
-            self._look_at_name(registry)
-            if not self._hashing and registry.versions_with(request.name, SHAPE, self._shape()):
-                self._ahead = None
-                self._begin_hashing()
-            self._finish_hashing()
-            if (digest := self._fingerprint()) and (known := self._registered(registry, digest)):
-                self._notes += registry.make_true(request.name, known, request.aliases, self._tags(digest))
-                return self._outcome("unchanged", known, None)
-            if isinstance(registry, MlflowRegistry):
-                return self._log_and_register(registry)
-            with self._packing(alone=alone):
-                return self._log_and_send(cast(UnityRegistry, registry))
+            if request.stores.kind == "mlflow":
+                with self._stores():
+                    registry = MlflowRegistry(request.stores)
+                    return self._unchanged(registry) or self._log_and_register(registry)
+            unity = open_unity(
+                request.stores,
+                upload=request.upload,
+                weights=request.weights,
+                ours=self.checkpoint.ours,
+                workers=self._workers,
+            )
+            if unchanged := self._unchanged(unity):
+                return unchanged  # before MLflow is imported, which takes seconds
+            with self._packing(alone=alone), self._stores():
+                return self._log_and_send(unity)
+
+    @contextmanager
+    def _stores(self) -> Iterator[None]:
+        with pointed_at(self.request.stores), translated(self.request.stores):
+            yield
+
+    def _unchanged(self, registry: Registry) -> Outcome | None:
+        """What there is of this content already, with alias and tags made true; None where there is nothing."""
+        request = self.request
+        self._look_at_name(registry)
+        if not self._hashing and registry.versions_with(request.name, SHAPE, self._shape()):
+            self._ahead = None
+            self._begin_hashing()
+        self._finish_hashing()
+        digest = self._fingerprint()
+        known = self._registered(registry, digest) if digest else None
+        if not digest or not known:
+            return None
+        self._notes += registry.make_true(request.name, known, request.aliases, self._tags(digest))
+        return self._outcome("unchanged", known, None)
 
     @contextmanager
     def _packing(self, *, alone: bool) -> Iterator[None]:
@@ -164,7 +184,7 @@ class Work:
     def prove(self) -> Proof:
         """Fetch what is not here, and load the model as it would be logged.  Nothing is logged."""
         self._lay_out()
-        with pointed_at(self.request.stores), translated(self.request.stores):
+        with self._stores():
             self._fetch(writes=False)
             return self._prove()
 
@@ -245,16 +265,6 @@ class Work:
     def _with_sent(self, digests: Mapping[str, str]) -> Layout:
         return self.layout.with_digests(
             {i.weights or "": digests[i.path] for i in self.layout.weights if i.path in digests}
-        )
-
-    def _open_registry(self) -> Registry:
-        request = self.request
-        return open_registry(
-            request.stores,
-            upload=request.upload,
-            weights=request.weights,
-            ours=self.checkpoint.ours,
-            workers=self._workers,
         )
 
     def _root(self) -> str | None:

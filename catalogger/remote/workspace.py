@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from catalogger.errors import AccessDenied, UsageError
@@ -38,5 +39,17 @@ def workspace_config(uri: str) -> Config:
 
 def workspace(uri: str) -> Rest:
     """Calls to the workspace.  Raises what `workspace_config` raises."""
+    if (personal := _personal(uri)) is not None:
+        return personal
     config = workspace_config(uri)
     return Rest(str(config.host), config.authenticate)
+
+
+def _personal(uri: str) -> Rest | None:
+    """By host and personal token of the environment, which the SDK takes first; without it, 50 MB are not needed."""
+    host, token = (os.environ.get(f"DATABRICKS_{name}", "").strip() for name in ("HOST", "TOKEN"))
+    chosen = any(os.environ.get(f"DATABRICKS_{name}") for name in ("AUTH_TYPE", "CONFIG_PROFILE"))
+    if not (host and token) or chosen or "://" in uri:
+        return None
+    address = host if "://" in host else f"https://{host}"
+    return Rest(address, lambda: {"Authorization": f"Bearer {token}"})

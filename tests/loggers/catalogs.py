@@ -13,11 +13,12 @@ from typing import Any, Literal, Protocol
 
 import pytest
 from fakes.s3 import S3Proxy, S3Server
+from fakes.unity import Unity
 from fakes.workspace import Workspace
 from fakes.workspace_models import Vending
 
-Kind = Literal["databricks-storage", "databricks-files"]
-KINDS: tuple[Kind, ...] = ("databricks-storage", "databricks-files")
+Kind = Literal["oss-folder", "oss-s3", "databricks-storage", "databricks-files"]
+KINDS: tuple[Kind, ...] = ("oss-folder", "oss-s3", "databricks-storage", "databricks-files")
 NAME = "main.ml.bot"
 TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105  one that the loopback server knows
 SESSION = "session-token-that-is-a-secret"
@@ -88,9 +89,7 @@ class DatabricksCatalog:
         if self.by_files:
             folder = self.server.files.root / "Models" / NAME.replace(".", "/") / held.number
             return tree(folder)
-        prefix = held.location.removeprefix(f"s3://{self.s3.bucket}/") + "/"
-        keys = [key for key in self.s3.objects if key.startswith(prefix)]
-        return {k.removeprefix(prefix): hashlib.sha256(self.s3.content(k)).hexdigest() for k in keys}
+        return in_bucket(self.s3, held.location)
 
     def empty(self) -> None:
         for name in list(self.server._registry.models):
@@ -111,28 +110,75 @@ class DatabricksCatalog:
         self.server.on_request = self.proxy.on_request = (lambda request: hook(request.line)) if hook else None
 
 
+class OssCatalog:
+    """An open-source server; files go to a folder of this machine, or to S3 by vended credentials."""
+
+    def __init__(self, kind: Kind, server: Unity, s3: S3Server, proxy: S3Proxy) -> None:
+        self.kind, self.server, self.s3, self.proxy = kind, server, s3, proxy
+        self.uri = f"uc:{server.url}"
+
+    def versions(self, name: str = NAME) -> list[Held]:
+        return [
+            Held(str(r["version"]), r["status"], r["storage_location"], r.get("comment") or "", r.get("run_id"), {})
+            for r in self.server.versions(name)
+        ]
+
+    def aliases(self, name: str = NAME) -> Mapping[str, str]:
+        return {}
+
+    def digests(self, held: Held) -> dict[str, str]:
+        if self.kind == "oss-folder":
+            return tree(Path(held.location.removeprefix("file://")))
+        return in_bucket(self.s3, held.location)
+
+    def empty(self) -> None:
+        self.server.empty("main.ml")
+
+    def unfinished(self) -> int:
+        return len(self.s3.uploads)
+
+    def sent(self) -> int:
+        return self.proxy.received(r"^PUT ")
+
+    def requests(self) -> int:
+        return len(self.server.requests) + len(self.proxy.requests)
+
+    def watch(self, hook: Callable[[str], None] | None) -> None:
+        self.server.on_request = self.proxy.on_request = (lambda request: hook(request.line)) if hook else None
+
+
 @contextmanager
 def opened(kind: Kind, s3: S3Server, folder: Path) -> Iterator[Any]:
     """The catalog, with the environment variables that lead to it."""
     with ExitStack() as stack:
         proxy = stack.enter_context(S3Proxy(s3))
         proxy.tokens.add(SESSION)
-        keys = {
-            "access_key_id": s3.access_key,
-            "secret_access_key": s3.secret_key,
-            "session_token": SESSION,
-        }
-        vending = Vending(f"s3://{s3.bucket}/{folder.parent.name}", {"aws_temp_credentials": keys})
-        server = stack.enter_context(
-            Workspace(folder, vending, tokens={TOKEN: "me@example.org"}, sdk_uploads=kind == "databricks-files")
-        )
-        server.add_schema("main.ml")
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setenv("DATABRICKS_HOST", server.url)
-        patch.setenv("DATABRICKS_TOKEN", TOKEN)
         patch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.endpoint)
         patch.setenv("CATALOGGER_RETRY_SECONDS", "20")
-        yield DatabricksCatalog(kind, server, s3, proxy)
+        bucket = f"s3://{s3.bucket}/{folder.parent.name}"
+        if kind.startswith("oss"):
+            root = folder.as_uri() if kind == "oss-folder" else bucket
+            unity = stack.enter_context(Unity(root, keys=(s3.access_key, s3.secret_key, SESSION)))
+            unity.add_schema("main.ml")
+            yield OssCatalog(kind, unity, s3, proxy)
+            return
+        keys = {"access_key_id": s3.access_key, "secret_access_key": s3.secret_key, "session_token": SESSION}
+        vending = Vending(bucket, {"aws_temp_credentials": keys})
+        workspace = stack.enter_context(
+            Workspace(folder, vending, tokens={TOKEN: "me@example.org"}, sdk_uploads=kind == "databricks-files")
+        )
+        workspace.add_schema("main.ml")
+        patch.setenv("DATABRICKS_HOST", workspace.url)
+        patch.setenv("DATABRICKS_TOKEN", TOKEN)
+        yield DatabricksCatalog(kind, workspace, s3, proxy)
+
+
+def in_bucket(s3: S3Server, location: str) -> dict[str, str]:
+    """SHA-256 of every object below the location, by path."""
+    prefix = location.removeprefix(f"s3://{s3.bucket}/") + "/"
+    keys = [key for key in s3.objects if key.startswith(prefix)]
+    return {k.removeprefix(prefix): hashlib.sha256(s3.content(k)).hexdigest() for k in keys}
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -15,6 +15,17 @@ import traceback
 from pathlib import Path
 from typing import IO, Any, cast
 
+_IMPORTED = (
+    "mlflow",
+    "mlflow.models",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "catalogger.loggers.job",
+    "boto3",
+    "databricks.sdk",
+    "transformers",
+)
+
 
 class Zygote:
     """The process. Jobs are run one after another, each in a working folder and an environment of its own."""
@@ -64,8 +75,7 @@ class Zygote:
 def _serve() -> None:
     import importlib
 
-    for module in ("mlflow", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store", "catalogger.loggers.job",
-                   "mlflow.store.model_registry.sqlalchemy_store", "boto3", "databricks.sdk", "transformers"):  # fmt: skip
+    for module in _IMPORTED:
         importlib.import_module(module)
     print("ready", flush=True)  # noqa: T201
     for line in sys.stdin:
