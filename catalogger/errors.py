@@ -154,7 +154,10 @@ class DigestMismatch(CheckpointError):
 
 
 class CheckFailed(CataloggerError):
-    """At least one finding is an error.  `findings` holds all of them as JSON-ready mappings.  Nothing was changed."""
+    """At least one finding is an error.  `findings` holds all of them as JSON-ready mappings.  Nothing was changed.
+
+    Where nothing but privileges is missing, the exit code is that of AccessDenied.
+    """
 
     code = "check-failed"
     exit_code = 2
@@ -162,6 +165,8 @@ class CheckFailed(CataloggerError):
     def __init__(self, findings: Sequence[Mapping[str, object]]) -> None:
         self.findings = tuple(findings)
         wrong = [f for f in findings if f["severity"] == "error"]
+        if {f["code"] for f in wrong} == {"UC007"}:
+            self.exit_code = AccessDenied.exit_code
         count = "1 check" if len(wrong) == 1 else f"{len(wrong)} checks"
         super().__init__(f"{count} failed: {', '.join(str(f['code']) for f in wrong)}. Nothing was changed.")
 

@@ -107,7 +107,8 @@ class DatabricksCatalog:
         return len(self.server.requests) + len(self.proxy.requests)
 
     def watch(self, hook: Callable[[str], None] | None) -> None:
-        self.server.on_request = self.proxy.on_request = (lambda request: hook(request.line)) if hook else None
+        self.server.on_request = (lambda request: hook(request.line)) if hook else None
+        self.proxy.on_request = (lambda request: hook(request.line)) if hook else None
 
 
 class OssCatalog:
@@ -144,7 +145,8 @@ class OssCatalog:
         return len(self.server.requests) + len(self.proxy.requests)
 
     def watch(self, hook: Callable[[str], None] | None) -> None:
-        self.server.on_request = self.proxy.on_request = (lambda request: hook(request.line)) if hook else None
+        self.server.on_request = (lambda request: hook(request.line)) if hook else None
+        self.proxy.on_request = (lambda request: hook(request.line)) if hook else None
 
 
 @contextmanager

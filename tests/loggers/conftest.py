@@ -14,8 +14,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from catalogs import KINDS, Catalog, opened
 from fakes.s3 import S3Server
+from loggers.catalogs import KINDS, Catalog, opened
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catalogs import NAME, Catalog, OssCatalog, another_machine, opened, tree
 from fakes import checkpoints
 from fakes.s3 import S3Server
-from zygote import Zygote
+from loggers.catalogs import NAME, Catalog, OssCatalog, another_machine, opened, tree
+from loggers.zygote import Zygote
 
 from catalogger.files.workers import Workers
 from catalogger.loggers.outcome import Moved

@@ -10,9 +10,9 @@ from typing import Any
 
 import mlflow
 import pytest
-from catalogs import NAME, Catalog, tree
 from fakes import checkpoints
-from zygote import Zygote
+from loggers.catalogs import NAME, Catalog, tree
+from loggers.zygote import Zygote
 
 MOMENTS = 40
 
@@ -52,7 +52,7 @@ class Machine:
 
     def run(self) -> dict[str, Any]:
         self.start()
-        done = self.zygote.wait()
+        done: dict[str, Any] | None = self.zygote.wait()
         assert done is not None
         assert "error" not in done, done["error"]
         return done

@@ -8,8 +8,8 @@ from typing import Any
 
 import mlflow
 import pytest
-from catalogs import NAME, Catalog, another_machine, tree
 from fakes import checkpoints
+from loggers.catalogs import NAME, Catalog, another_machine, tree
 
 from catalogger import Outcome, check, log_model
 from catalogger.errors import CheckFailed

@@ -51,7 +51,7 @@ class Zygote:
 
     def wait(self, seconds: float | None = None) -> dict[str, Any] | None:
         """What came of the job: its outcome's document, or `killed`; None where it is not done in that time."""
-        if seconds is not None and not select.select([self._process.stdout], [], [], seconds)[0]:
+        if seconds is not None and not select.select([self._pipe(self._process.stdout)], [], [], seconds)[0]:
             return None
         done = json.loads(self._read())
         self.running = None
