@@ -13,7 +13,10 @@ import catalogger
 
 PACKAGE = Path(catalogger.__file__).parent
 STAIRS = ["errors", "files", "remote", "recipes", "checkpoints", "validators", "loggers", "cli"]
-HEAVY = ("mlflow", "torch", "transformers", "databricks", "boto3", "requests", "matplotlib", "pandas", "huggingface_hub", "pydantic")
+HEAVY = (
+    *("mlflow", "torch", "transformers", "databricks", "boto3", "requests", "matplotlib", "pandas", "huggingface_hub"),
+    "pydantic",
+)
 
 
 def _rooms_imported(file: Path) -> set[str]:

@@ -73,8 +73,11 @@ def _downloaded(location: str, package: Path) -> bool:
 
     package.mkdir(parents=True)
     try:
-        download_artifacts(location, dst_path=str(package))
+        whole = Path(download_artifacts(location, dst_path=str(package / "down")))
+        for entry in whole.iterdir():
+            entry.rename(package / entry.name)
     except (MlflowException, OSError):
         shutil.rmtree(package)
         return False
+    shutil.rmtree(package / "down")
     return True

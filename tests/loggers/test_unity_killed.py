@@ -32,12 +32,17 @@ class Machine:
         self._arguments = {"recipe": "llama-chat", "source": str(source), "name": NAME, **arguments}
         self._fresh = folder.parent / "fresh"
         self.work.mkdir(parents=True)
+        self.temporary.mkdir()
         mlflow.MlflowClient(f"sqlite:///{self.work / 'mlflow.db'}").search_experiments()
         shutil.copytree(folder, self._fresh)
 
     @property
     def work(self) -> Path:
         return self.folder / "work"
+
+    @property
+    def temporary(self) -> Path:
+        return self.folder / "temporary"
 
     def begin_anew(self) -> None:
         shutil.rmtree(self.folder)
@@ -47,7 +52,7 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(self.folder))
             patch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
-            patch.setenv("TMPDIR", str(self.work))
+            patch.setenv("TMPDIR", str(self.temporary))  # what MLflow leaves there is small, and the system's to clear
             self.zygote.start(self.work, **self._arguments)
 
     def run(self) -> dict[str, Any]:
@@ -90,6 +95,31 @@ def test_killed_at_any_moment(catalog: Catalog, zygote: Zygote, tmp_path: Path) 
         assert machine.leftovers() == [], moment
         assert tree(source) == before, moment
         catalog.empty()
+
+
+def test_killed_at_any_moment_on_the_embedded_default(zygote: Zygote, tmp_path: Path) -> None:
+    source = checkpoints.llama(tmp_path / "llama", shards=3)
+    before = tree(source)
+    machine = Machine(zygote, tmp_path / "machine", source, aliases=["champion"])
+    began = time.monotonic()
+    machine.run()
+    lasted = time.monotonic() - began
+    for k in range(MOMENTS):
+        machine.begin_anew()
+        machine.start()
+        if machine.zygote.wait(lasted * (k + 0.5) / MOMENTS) is None:
+            machine.zygote.kill()
+            machine.zygote.wait()
+        outcome = machine.run()
+        client = mlflow.MlflowClient(f"sqlite:///{machine.work / 'mlflow.db'}")
+        (version,) = client.search_model_versions(f"name='{NAME}'")
+        assert (str(version.version), version.status) == (outcome["version"], "READY"), k
+        files = tree(Path(outcome["location"]))
+        weights = {f"model/{p}": digest for p, digest in before.items() if p.endswith(".safetensors")}
+        assert weights.items() <= files.items(), k
+        assert client.get_registered_model(NAME).aliases == {"champion": outcome["version"]}, k
+        assert machine.leftovers() == [], k
+        assert tree(source) == before, k
 
 
 def _kill(machine: Machine, catalog: Catalog, moment: float) -> None:
