@@ -45,5 +45,5 @@ def quiet(*, debug: bool) -> None:
     warnings.simplefilter("ignore")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    for name in ("mlflow", "alembic", "huggingface_hub", "transformers"):
+    for name in ("mlflow", "alembic", "huggingface_hub", "transformers", "databricks"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -38,14 +38,14 @@ def located(
     require_reachable(stores)
     with tempfile.TemporaryDirectory(prefix="catalogger-lint-") as temporary:
         with pointed_at(stores), translated(stores):
-            location = _location(model)
+            location = _location(model, unity=stores.kind != "mlflow")
             folder = local_folder(location) or (_fetched(location, temporary) if whole else None)
             facts = open_logged(folder, location=location) if folder else _remote(location, Path(temporary))
         yield facts, folder or Path(temporary)
 
 
-def _location(model: str) -> str:
-    """Where the files are."""
+def _location(model: str, *, unity: bool) -> str:
+    """Where the files are; `unity` says that the registry keeps them itself."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -58,10 +58,14 @@ def _location(model: str) -> str:
             return str(client.get_logged_model(rest).artifact_location)
         name, alias = rest.partition("@")[::2]
         if alias:
-            version = client.get_model_version_by_alias(name, alias)
-            return str(client.get_model_version_download_uri(name, version.version))
-        name, _, number = rest.rpartition("/")
-        return str(client.get_model_version_download_uri(name, number))
+            number = str(client.get_model_version_by_alias(name, alias).version)
+        else:
+            name, _, number = rest.rpartition("/")
+        location = str(client.get_model_version_download_uri(name, number))
+        # What a Unity Catalog keeps elsewhere is read by its address there, with credentials of the moment.
+        return f"models:/{name}/{number}" if unity and not local_folder(location) else location
+    except NotImplementedError as error:
+        raise CheckpointError(model, "is named by an alias, which this registry has not", "Name a version.") from error
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise CheckpointError(model, f"is not there: {error.message}", "Look at its spelling.") from error
@@ -105,5 +109,6 @@ def _remote(location: str, folder: Path) -> LoggedModel:
         if size <= LARGEST_SMALL and not path.endswith(_WEIGHTS):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            download_artifacts(f"{location}/{path}", dst_path=str(target.parent))
+            with tempfile.TemporaryDirectory(dir=folder.parent) as fetched:  # kinds of address differ in what is below
+                Path(download_artifacts(f"{location}/{path}", dst_path=fetched)).replace(target)
     return open_logged(folder, location=location, listed=listed)

@@ -8,15 +8,17 @@ from typing import Literal
 
 from catalogger.errors import AccessDenied, Refused
 
-Deed = Literal["look", "create a model", "create a version", "set an alias", "set a tag", "read files", "write files"]
+Deed = Literal[
+    "look at", "create", "create a version of", "set an alias of", "set a tag of", "read files of", "write files of"
+]
 _NEEDED: dict[Deed, tuple[tuple[str, str], ...]] = {
-    "look": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema")),
-    "create a model": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema"), ("CREATE MODEL", "schema")),
-    "create a version": (("CREATE MODEL VERSION", "function"),),
-    "set an alias": (("MANAGE", "function"),),
-    "set a tag": (("APPLY TAG", "function"),),
-    "read files": (("EXECUTE", "function"),),
-    "write files": (("CREATE MODEL VERSION", "function"),),
+    "look at": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema")),
+    "create": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema"), ("CREATE MODEL", "schema")),
+    "create a version of": (("CREATE MODEL VERSION", "function"),),
+    "set an alias of": (("MANAGE", "function"),),
+    "set a tag of": (("APPLY TAG", "function"),),
+    "read files of": (("EXECUTE", "function"),),
+    "write files of": (("CREATE MODEL VERSION", "function"),),
 }
 """Models are functions to the permission system; their owner needs none of the model's own."""
 
@@ -38,7 +40,7 @@ def denied(deed: Deed, name: str, said: str) -> AccessDenied:
     missing = ", ".join(f"{privilege} on {kind} {securable}" for privilege, kind, securable in needed)
     owner = " or its ownership" if all(kind == "function" for _, kind, _ in needed) else ""
     grants = " ".join(grant(*one) for one in needed)
-    return AccessDenied(f"Not allowed to {deed} of {name} ({said}). It takes {missing}{owner}.", f"Ask for: {grants}")
+    return AccessDenied(f"Not allowed to {deed} {name} ({said}). It takes {missing}{owner}.", f"Ask for: {grants}")
 
 
 def grant(privilege: str, kind: str, securable: str) -> str:

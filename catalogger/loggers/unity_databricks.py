@@ -61,7 +61,7 @@ class DatabricksSurface:
     def versions(self, name: str) -> list[Row]:
         rows: list[Row] = []
         query: dict[str, Any] = {"filter": f"name='{name}'", "max_results": _PAGE}
-        with needing("look", name):
+        with needing("look at", name):
             try:
                 while True:
                     answer = self._rest.call("GET", f"{_API}/model-versions/search", query=query)
@@ -75,14 +75,14 @@ class DatabricksSurface:
                 raise
 
     def version(self, name: str, number: str) -> Row:
-        with needing("look", name):
+        with needing("look at", name):
             answer = self._rest.call("GET", f"{_API}/model-versions/get", query={"name": name, "version": number})
         return _row(answer.get("model_version") or {}, tags=True)
 
     def ensure_model(self, name: str, description: str) -> None:
         if self._model(name) is not None:
             return
-        with needing("create a model", name):
+        with needing("create", name):
             try:
                 self._rest.call("POST", f"{_API}/registered-models/create", {"name": name, "description": description})
             except Refused as error:
@@ -94,21 +94,21 @@ class DatabricksSurface:
         headers: dict[str, str] = {}
         if self._tracking.startswith("databricks"):
             body, headers = self._linked(body, logged)
-        with needing("create a version", name):
+        with needing("create a version of", name):
             answer = self._rest.call("POST", f"{_API}/model-versions/create", body, headers=headers, once=True)
         return _row(answer.get("model_version") or {}, tags=False)
 
     def describe(self, name: str, number: str, description: str) -> None:
         body = {"name": name, "version": number, "description": description}
-        with needing("create a version", name):
+        with needing("create a version of", name):
             self._rest.call("PATCH", f"{_API}/model-versions/update", body)
 
     def finalize(self, name: str, number: str) -> None:
-        with needing("create a version", name):
+        with needing("create a version of", name):
             self._rest.call("POST", f"{_API}/model-versions/finalize", {"name": name, "version": number})
 
     def delete(self, name: str, number: str) -> None:
-        with needing("create a version", name):
+        with needing("create a version of", name):
             self._rest.call("DELETE", f"{_API}/model-versions/delete", {"name": name, "version": number})
 
     def storage(self, name: str, row: Row, *, write: bool) -> Storage:
@@ -145,17 +145,17 @@ class DatabricksSurface:
         return {str(a.get("alias")): str(a.get("version")) for a in found}
 
     def set_alias(self, name: str, alias: str, number: str) -> None:
-        with needing("set an alias", name):
+        with needing("set an alias of", name):
             body = {"name": name, "alias": alias, "version": number}
             self._rest.call("POST", f"{_API}/registered-models/alias", body)
 
     def set_tag(self, name: str, number: str, key: str, value: str) -> None:
-        with needing("set a tag", name):
+        with needing("set a tag of", name):
             body = {"name": name, "version": number, "key": _TAG.sub("_", key), "value": value[:_TAG_VALUE]}
             self._rest.call("POST", f"{_API}/model-versions/set-tag", body)
 
     def _model(self, name: str) -> dict[str, Any] | None:
-        with needing("look", name):
+        with needing("look at", name):
             try:
                 answer = self._rest.call("GET", f"{_API}/registered-models/get", query={"name": name})
             except Refused as error:

@@ -53,7 +53,7 @@ class OssSurface:
         )
 
     def versions(self, name: str) -> list[Row]:
-        with needing("look", name):
+        with needing("look at", name):
             try:
                 return [_row(v) for v in self._pages(f"/models/{name}/versions", "model_versions")]
             except Refused as error:
@@ -62,7 +62,7 @@ class OssSurface:
                 raise
 
     def version(self, name: str, number: str) -> Row:
-        with needing("look", name):
+        with needing("look at", name):
             return _row(self._rest.call("GET", f"{_API}/models/{name}/versions/{number}"))
 
     def ensure_model(self, name: str, description: str) -> None:
@@ -70,7 +70,7 @@ class OssSurface:
             return
         catalog, schema, model = name.split(".")
         body = {"name": model, "catalog_name": catalog, "schema_name": schema, "comment": description}
-        with needing("create a model", name):
+        with needing("create", name):
             try:
                 self._rest.call("POST", f"{_API}/models", body)
             except Refused as error:
@@ -87,21 +87,21 @@ class OssSurface:
         catalog, schema, model = name.split(".")
         body = {"model_name": model, "catalog_name": catalog, "schema_name": schema, "source": source}
         body |= {"run_id": logged.run_id, "comment": description}
-        with needing("create a version", name):
+        with needing("create a version of", name):
             return _row(self._rest.call("POST", f"{_API}/models/versions", body, once=True))
 
     def describe(self, name: str, number: str, description: str) -> None:
         body = {"full_name": name, "version": int(number), "comment": description}
-        with needing("create a version", name):
+        with needing("create a version of", name):
             self._rest.call("PATCH", f"{_API}/models/{name}/versions/{number}", body)
 
     def finalize(self, name: str, number: str) -> None:
         body = {"full_name": name, "version": int(number)}
-        with needing("create a version", name):
+        with needing("create a version of", name):
             self._rest.call("PATCH", f"{_API}/models/{name}/versions/{number}/finalize", body)
 
     def delete(self, name: str, number: str) -> None:
-        with needing("create a version", name):
+        with needing("create a version of", name):
             self._rest.call("DELETE", f"{_API}/models/{name}/versions/{number}")
 
     def storage(self, name: str, row: Row, *, write: bool) -> Storage:
@@ -110,7 +110,7 @@ class OssSurface:
         body["operation"] = "READ_WRITE_MODEL_VERSION" if write else "READ_MODEL_VERSION"
 
         def credentials() -> Mapping[str, Any]:
-            with needing("write files" if write else "read files", name):
+            with needing("write files of" if write else "read files of", name):
                 return self._rest.call("POST", f"{_API}/temporary-model-version-credentials", body)
 
         return self._open(row.location, credentials)
@@ -136,7 +136,7 @@ class OssSurface:
                     f'"{self._rest.base}" is no Unity Catalog server: it does not know {_API}.',
                     "Is the address right? An MLflow server is named by its own address, without uc:.",
                 ) from error
-            with needing("look", path.rpartition("/")[2]):
+            with needing("look at", path.rpartition("/")[2]):
                 raise
 
     def _similar(self, name: str) -> Iterator[str]:

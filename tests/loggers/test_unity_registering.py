@@ -11,8 +11,8 @@ import pytest
 from fakes import checkpoints
 from loggers.catalogs import NAME, Catalog, another_machine, tree
 
-from catalogger import Outcome, check, log_model
-from catalogger.errors import CheckFailed
+from catalogger import Outcome, check, lint, log_model
+from catalogger.errors import CheckFailed, CheckpointError
 
 
 @pytest.fixture
@@ -163,3 +163,15 @@ def test_the_registered_model_loads_and_answers(catalog: Catalog, llama: Path) -
     model = mlflow.pyfunc.load_model(str(outcome.model_uri))
     (answer,) = model.predict({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4})
     assert answer["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_a_registered_version_is_linted_where_it_is(catalog: Catalog, llama: Path) -> None:
+    outcome = log(llama, catalog, aliases=["champion"])
+    found = lint(str(outcome.model_uri), registry_uri=catalog.uri, tracking_uri=outcome.tracking_uri)
+    assert not found.failed()
+    assert {"ML001", "TK001", "CK001"} <= {*found.report.ran, "CK001"}
+    if catalog.kind.startswith("databricks"):
+        lint(f"models:/{NAME}@champion", registry_uri=catalog.uri, tracking_uri=outcome.tracking_uri)
+    else:
+        with pytest.raises(CheckpointError, match="alias"):
+            lint(f"models:/{NAME}@champion", registry_uri=catalog.uri, tracking_uri=outcome.tracking_uri)

@@ -1,0 +1,182 @@
+"""The HTTP side of a loopback workspace: a threading server, bodies that are never held whole, and broken answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, BinaryIO, Protocol, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from fakes.files_api import Reply
+from fakes.workspace_orders import Fault, Record
+
+_BLOCK = 1 << 18
+_NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to be answered. `path` is percent-encoded as it came; header names are in lower case."""
+
+    method: str
+    target: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: Body
+
+    @property
+    def line(self) -> str:
+        return f"{self.method} {unquote(self.target)}"
+
+    def fields(self) -> dict[str, Any]:
+        """What is asked, in the query or in the JSON of the body."""
+        return {name: values[-1] for name, values in self.query.items()} | self.fields_of_body()
+
+    def fields_of_body(self) -> dict[str, Any]:
+        """The JSON object of a small body, which may be asked for more than once; none where it is another thing."""
+        try:
+            found = json.loads(self.body.whole())
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+class Body:
+    """A request's body, which is never read beyond its end; `counted` is told of every byte."""
+
+    def __init__(self, stream: BinaryIO, length: int) -> None:
+        self._stream, self.length, self.left = stream, length, length
+        self.counted: Callable[[int], None] = lambda _: None
+        self._kept = b""
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(self.left if size < 0 else min(size, self.left)) if self.left else b""
+        if self.left and not block:
+            raise ConnectionError("the client hung up")
+        self.left -= len(block)
+        self.counted(len(block))
+        return block
+
+    def whole(self) -> bytes:
+        """The body of a small request, kept for the next caller."""
+        if self.left:
+            self._kept = self.read()
+        return self._kept
+
+    def drain(self) -> None:
+        while self.left:
+            self.read(_BLOCK)
+
+
+class Answering(Protocol):
+    """What stands behind the server."""
+
+    record: Record
+
+    def begin(self, call: Call) -> tuple[int, Fault | None]:
+        """Record the request; its index, and the fault that was ordered for it."""
+
+    def answer(self, call: Call) -> Reply: ...
+
+
+class Server(ThreadingHTTPServer):
+    """On a free port of 127.0.0.1, between `start` and `stop`."""
+
+    daemon_threads = False  # server_close() joins only threads that are not daemons
+    request_queue_size = 128
+
+    def __init__(self, answering: Answering) -> None:
+        super().__init__(("127.0.0.1", 0), partial(_Handler, answering))
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._open: set[socket.socket] = set()
+        self._loop = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, name=self.url)
+
+    def server_bind(self) -> None:
+        # HTTPServer.server_bind asks a name server for the host's full name, which may take seconds.
+        socketserver.TCPServer.server_bind(self)
+
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        self._open.add(cast(socket.socket, request))
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        self.close_request(request)  # without a goodbye, so that a reset is one
+        self._open.discard(cast(socket.socket, request))
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self._loop.join()
+        for connection in tuple(self._open):  # stalled and kept-alive ones would hold their threads for ever
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and small body leave in one write
+
+    def __init__(self, answering: Answering, *args: object) -> None:
+        self.answering = answering
+        super().__init__(*args)  # type: ignore[arg-type]  # socketserver's three positional arguments
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # clients hang up as they like
+            super().handle()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test output clean; the record of requests is the log."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = Body(cast(BinaryIO, self.rfile), int(headers.get("content-length") or 0))
+        query = parse_qs(url.query, keep_blank_values=True)
+        call = Call(self.command, self.path, url.path, query, headers, body)
+        index, fault = self.answering.begin(call)
+        body.counted = lambda count: self.answering.record.update(index, received=count)
+        reply = self.answering.answer(call) if fault is None or fault.when == "after" else None
+        body.drain()
+        if fault and fault.kind == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self.close_connection = True
+        elif fault and fault.kind == "stall":
+            self.connection.recv(1)  # until the client or the server gives up
+            self.close_connection = True
+        else:
+            self._send(fault.reply if fault and fault.reply else cast(Reply, reply), index, fault)
+
+    do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815  the names that http.server calls
+
+    def _send(self, reply: Reply, index: int, fault: Fault | None) -> None:
+        # Recorded before it is sent: a client that has its reply finds its request in the log.
+        self.answering.record.update(index, status=reply.status)
+        self.send_response_only(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        left = int(reply.headers.get("Content-Length", 0)) // 2 if fault and fault.kind == "truncate" else None
+        for block in reply.blocks():
+            part = block if left is None else block[:left]
+            self.answering.record.update(index, sent=len(part))
+            self.wfile.write(part)
+            if left is not None:
+                left -= len(part)
+        if left is not None:
+            self.close_connection = True
+        self.wfile.flush()
