@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from catalogger.errors import AccessDenied, Refused
+from catalogger.validators.target import grant
 
 Deed = Literal[
     "look at", "create", "create a version of", "set an alias of", "set a tag of", "read files of", "write files of"
@@ -14,11 +15,11 @@ Deed = Literal[
 _NEEDED: dict[Deed, tuple[tuple[str, str], ...]] = {
     "look at": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema")),
     "create": (("USE CATALOG", "catalog"), ("USE SCHEMA", "schema"), ("CREATE MODEL", "schema")),
-    "create a version of": (("CREATE MODEL VERSION", "function"),),
-    "set an alias of": (("MANAGE", "function"),),
-    "set a tag of": (("APPLY TAG", "function"),),
-    "read files of": (("EXECUTE", "function"),),
-    "write files of": (("CREATE MODEL VERSION", "function"),),
+    "create a version of": (("CREATE MODEL VERSION", "model"),),
+    "set an alias of": (("MANAGE", "model"),),
+    "set a tag of": (("APPLY TAG", "model"),),
+    "read files of": (("EXECUTE", "model"),),
+    "write files of": (("CREATE MODEL VERSION", "model"),),
 }
 """Models are functions to the permission system; their owner needs none of the model's own."""
 
@@ -38,17 +39,11 @@ def denied(deed: Deed, name: str, said: str) -> AccessDenied:
     """The error for a deed that the server did not allow."""
     needed = [(privilege, kind, _securable(kind, name)) for privilege, kind in _NEEDED[deed]]
     missing = ", ".join(f"{privilege} on {kind} {securable}" for privilege, kind, securable in needed)
-    owner = " or its ownership" if all(kind == "function" for _, kind, _ in needed) else ""
+    owner = " or its ownership" if all(kind == "model" for _, kind, _ in needed) else ""
     grants = " ".join(grant(*one) for one in needed)
     return AccessDenied(f"Not allowed to {deed} {name} ({said}). It takes {missing}{owner}.", f"Ask for: {grants}")
 
 
-def grant(privilege: str, kind: str, securable: str) -> str:
-    """The SQL statement that gives the privilege."""
-    quoted = ".".join(f"`{part}`" for part in securable.split("."))
-    return f"GRANT {privilege} ON {kind.upper()} {quoted} TO `<you>`;"
-
-
 def _securable(kind: str, name: str) -> str:
     parts = name.split(".")
-    return ".".join(parts[: {"catalog": 1, "schema": 2, "function": 3}[kind]])
+    return ".".join(parts[: {"catalog": 1, "schema": 2, "model": 3}[kind]])

@@ -37,7 +37,9 @@ def patiently(attempt: Callable[[], T]) -> T:
         try:
             return attempt()
         except TryAgain as again:
-            pause = random.uniform(longest / 2, longest) if again.after is None else again.after  # noqa: S311
+            own = random.uniform(longest / 2, longest)  # noqa: S311
+            # A server that asks for less than is due is believed at first: for ever, "0" would be a storm of requests.
+            pause = own if again.after is None else max(again.after, own - _FIRST)
             if time.monotonic() + pause > end:
                 raise again.error from again.__cause__
         time.sleep(pause)

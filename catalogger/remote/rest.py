@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from catalogger.errors import AccessDenied, NetworkUnreachable, Refused, UsageError
+from catalogger.errors import AccessDenied, CataloggerError, NetworkUnreachable, Refused, UsageError
 from catalogger.remote.patience import PASSING, TryAgain, asked_pause, patiently
 
 if TYPE_CHECKING:
-    from requests import Response
+    from requests import PreparedRequest, Response
 
-_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
+_TIMEOUT = (10.0, 60.0)
 _FIX_NETWORK = "Check the address and the network, then run the same command again."
 
 
 class Rest:
-    """Calls to the server at `base`.  `headers` gives those of each request, credentials among them."""
+    """Calls to the server at `base`.  `headers` gives those of each request, credentials among them.
 
-    def __init__(self, base: str, headers: Callable[[], Mapping[str, str]] = dict) -> None:
+    `timeout` is in seconds: to connect, and between two bytes of an answer.
+    """
+
+    def __init__(
+        self, base: str, headers: Callable[[], Mapping[str, str]] = dict, timeout: tuple[float, float] = _TIMEOUT
+    ) -> None:
         import requests
 
         self.base = base.rstrip("/")
         self._headers = headers
+        self._timeout = timeout
         self._session = requests.Session()
         self._session.trust_env = True
         self._session.headers["User-Agent"] = f"catalogger/{metadata.version('catalogger')}"
@@ -41,7 +48,7 @@ class Rest:
         """The answer's JSON object; an empty answer is an empty one.
 
         `once` says that a request which may have arrived must not be sent again: it raises TryAgain instead.
-        Raises Refused, AccessDenied (401 and 403), NetworkUnreachable, and UsageError where no such server answers.
+        Raises AccessDenied (401), Refused, NetworkUnreachable, and UsageError where no such server answers.
         """
         return self.answer(method, path, body, query=query, headers=headers, once=once)[0]
 
@@ -65,8 +72,12 @@ class Rest:
 
     def _credentials(self) -> dict[str, str]:
         headers = dict(self._headers())
-        if any(c in value for value in headers.values() for c in "\r\n\0"):
-            raise UsageError("The token holds a line break.", "Set it again, as one line.")
+        for value in headers.values():
+            # Whatever requests refuses it quotes, the token too.
+            if not (value.isascii() and value.isprintable()) or value.startswith(" "):
+                raise UsageError(
+                    "The token holds a line break, or what else no token has.", "Set it again, as one line."
+                )
         return headers
 
     def _send(
@@ -86,60 +97,98 @@ class Rest:
                 json=body,
                 params=query,
                 headers=dict(headers),
-                timeout=_TIMEOUT,
+                auth=_as_given if "Authorization" in headers else None,
+                timeout=self._timeout,
                 allow_redirects=False,
             )
         except exceptions.SSLError as error:
-            raise NetworkUnreachable(
-                f'The certificate of "{self.base}" does not verify.',
-                "REQUESTS_CA_BUNDLE names the file of the authority that signed it.",
-            ) from error
+            raise self._without_tls(error) from error
+        except (exceptions.ContentDecodingError, exceptions.InvalidHeader) as error:
+            raise TryAgain(NetworkUnreachable(f'"{self.base}" answered with broken HTTP.', _FIX_NETWORK)) from error
         except (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError) as error:
-            unreachable = f'"{self.base}" cannot be reached, or does not answer in time.'
-            raise TryAgain(NetworkUnreachable(unreachable, _FIX_NETWORK)) from error
+            raise self._unreachable() from error
         except (exceptions.RequestException, ValueError) as error:
             raise UsageError(f'"{self.base}" is no address of a server.', "Write http://HOST:PORT.") from error
+        except OSError as error:
+            raise UsageError(f"{error}.", "REQUESTS_CA_BUNDLE is to name a file that is there.") from error
+
+    def _unreachable(self) -> TryAgain:
+        return TryAgain(
+            NetworkUnreachable(f'"{self.base}" cannot be reached, or does not answer in time.', _FIX_NETWORK)
+        )
+
+    def _without_tls(self, error: Exception) -> CataloggerError | TryAgain:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error) or "[X509:" in str(error):
+            return NetworkUnreachable(
+                f'The certificate of "{self.base}" does not verify.',
+                "REQUESTS_CA_BUNDLE names the file of the authority that signed it.",
+            )
+        if "UNEXPECTED_EOF" in str(error):
+            return self._unreachable()
+        return NetworkUnreachable(f'"{self.base}" speaks no TLS that is understood here.', "Is it an http:// address?")
 
     def _read(self, response: Response) -> dict[str, Any]:
-        document = _json(response)
-        if response.ok and document is not None and response.status_code < 300:
+        status, document = response.status_code, _json(response)
+        if status < 300 and document is not None:
             return document
         code, said = _said(response, document)
-        where = f'"{self.base}" answered {response.status_code}'
-        if response.status_code == 401:
-            raise AccessDenied(f'"{self.base}" does not know the token: {said}', "Set another token, or log in again.")
-        if response.status_code in PASSING:
+        where = f'"{self.base}" answered {status}'
+        if status == 401 or (status == 403 and code == "403"):  # a workspace's answer to a personal token that is none
+            denied = f'"{self.base}" does not know the token, and says: {said}'
+            raise AccessDenied(denied, "Set another token, or log in again.")
+        if status in PASSING:
             after = asked_pause(response.headers.get("Retry-After"))
-            failed = NetworkUnreachable(f"{where} again and again: {said}", _FIX_NETWORK)
-            raise TryAgain(failed, after)
-        if response.ok and document is None and not _is_page(response):
+            raise TryAgain(NetworkUnreachable(f"{where} again and again: {said}", _FIX_NETWORK), after)
+        if status < 300 and _text(response)[:1] == "{":
             raise TryAgain(NetworkUnreachable(f"{where} with a broken document.", _FIX_NETWORK))
-        if document is None and (response.status_code < 400 or _is_page(response)):
+        if status < 400 or (document is None and _is_page(response)):
             raise UsageError(
-                f"{where} with a web page, not as a registry does.",
+                f"{where} with {_kind(response)}, not as a registry does.",
                 "Is the address right, and is no login page or proxy in between?",
             )
-        raise Refused(self.base, response.status_code, code, said)
+        raise Refused(self.base, status, code, said)
+
+
+def _as_given(request: PreparedRequest) -> PreparedRequest:
+    """Keeps requests from putting what ~/.netrc says of the host in place of the token."""
+    return request
+
+
+def _text(response: Response) -> str:
+    """JSON is UTF-8; `response.text` would believe any charset that the other side names."""
+    return response.content.decode("utf-8-sig", "replace").strip()
 
 
 def _json(response: Response) -> dict[str, Any] | None:
     """The object of the answer; None where there is another thing.  A deletion is answered by `200 OK` or nothing."""
-    text = response.text.strip()
-    if response.ok and text in ("", "200 OK"):
+    text = _text(response)
+    if response.status_code < 300 and text in ("", "200 OK"):
         return {}
     try:
-        document = response.json()
-    except ValueError:
+        document = json.loads(response.content)
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
 
 def _said(response: Response, document: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The server's code of the failure, and its text: one line, shortened, fit for a terminal."""
+    reason = response.reason or "nothing more"
     if document is None:
-        said = "a web page" if _is_page(response) else response.text.strip()
-        return "", (said.splitlines() or [str(response.reason)])[0][:300]
-    return str(document.get("error_code", "")), str(document.get("message", response.reason))[:1000]
+        said = "a web page" if _is_page(response) else _text(response)
+        return "", _printable((said.splitlines() or [reason])[0][:300])
+    return str(document.get("error_code", ""))[:100], _printable(str(document.get("message") or reason)[:1000])
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _kind(response: Response) -> str:
+    if 300 <= response.status_code < 400:
+        return "a redirection"
+    return "a web page" if _is_page(response) else "what is no JSON object"
 
 
 def _is_page(response: Response) -> bool:
-    return "html" in response.headers.get("Content-Type", "") or response.text.lstrip()[:1] == "<"
+    return "html" in response.headers.get("Content-Type", "") or _text(response)[:1] == "<"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from catalogger.errors import AccessDenied, UsageError
+from catalogger.errors import AccessDenied, NetworkUnreachable, UsageError
+from catalogger.remote.patience import TryAgain
 from catalogger.remote.rest import Rest
 
 if TYPE_CHECKING:
@@ -42,7 +43,20 @@ def workspace(uri: str) -> Rest:
     if (personal := _personal(uri)) is not None:
         return personal
     config = workspace_config(uri)
-    return Rest(str(config.host), config.authenticate)
+    return Rest(str(config.host), lambda: _headers(config))
+
+
+def _headers(config: Config) -> dict[str, str]:
+    """The request's credentials, renewed where they have expired."""
+    from requests import RequestException
+
+    try:
+        return dict(config.authenticate())
+    except ValueError as error:
+        raise AccessDenied(f'"{config.host}" gave no new token.', "Log in again.") from error
+    except RequestException as error:
+        unreachable = f'"{config.host}" cannot be reached for a new token.'
+        raise TryAgain(NetworkUnreachable(unreachable, "Check the network, then run it again.")) from error
 
 
 def _personal(uri: str) -> Rest | None:

@@ -121,6 +121,15 @@ class Facts:
         return self.target
 
     @property
+    def place(self) -> Place:
+        """What is known of the target's catalog and schema.  Raises NotChecked where there are none."""
+        if self.goal.unreachable:
+            raise NotChecked("the registry could not be asked")
+        if self.goal.place is None:
+            raise NotChecked("the registry has no catalogs and schemas")
+        return self.goal.place
+
+    @property
     def wanted(self) -> Recipe:
         """The recipe.  Raises NotChecked where there is none."""
         if self.recipe is None:

@@ -68,3 +68,9 @@ def check_alias(alias: str) -> str:
 def default_name(recipe: str) -> str:
     """`main.default.<recipe>` with the recipe's name made fit for Unity Catalog."""
     return "main.default." + re.sub(r"[^A-Za-z0-9_]+", "_", recipe)[:LONGEST]
+
+
+def grant(privilege: str, kind: str, securable: str) -> str:
+    """The SQL statement that gives the privilege.  To the permission system, a model is a function."""
+    quoted = ".".join(f"`{part}`" for part in securable.split("."))
+    return f"GRANT {privilege} ON {'FUNCTION' if kind == 'model' else kind.upper()} {quoted} TO `<you>`;"
