@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 import socketserver
@@ -167,7 +168,12 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Answer no more; a second time is none."""
+        if self._http.fileno() >= 0:
+            self._http.stop()
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -403,7 +409,7 @@ class Google:
 
         target = self.root / name
         md5, crc32c = hashlib.md5(usedforsecurity=False), 0
-        with target.open("rb") as stream:
+        with open(os.devnull if target.is_dir() else target, "rb") as stream:  # noqa: PTH123
             while block := stream.read(1 << 18):
                 md5.update(block)
                 crc32c = extend(crc32c, block)
@@ -412,8 +418,10 @@ class Google:
         return {"kind": "storage#object", **facts} | {key: base64.b64encode(sums[key]).decode() for key in sums}
 
     def _list(self, call: Call) -> Reply:
-        names = sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
-        found = [name for name in names if name.startswith(call.query.get("prefix", ""))]
+        """An empty folder is an object whose name ends with a slash, as the console makes them."""
+        paths = [(p.relative_to(self.root).as_posix(), p) for p in self.root.rglob("*")]
+        names = [name if p.is_file() else f"{name}/" for name, p in paths if p.is_file() or not any(p.iterdir())]
+        found = [name for name in sorted(names) if name.startswith(call.query.get("prefix", ""))]
         start = int(call.query.get("pageToken", "0"))
         more = {"nextPageToken": str(start + self.page)} if start + self.page < len(found) else {}
         return _json({"items": [self._facts(name) for name in found[start : start + self.page]], **more})

@@ -1,0 +1,636 @@
+"""Files by a workspace's Files API: the Databricks SDK, the storage on it, and a server that stumbles."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import parse_qs, urlsplit
+
+import databricks.sdk.clock
+import pytest
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.core import Config
+from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound
+from fakes.files_api import PRESIGNED, FilesApi
+from mlflow.store.artifact.presigned_url_artifact_repo import PresignedUrlArtifactRepository
+from mlflow.utils.rest_utils import MlflowHostCreds
+
+from catalogger.errors import AccessDenied, DiskError, NetworkUnreachable, RegistryError
+from catalogger.remote.files_api import FilesStorage, _part_size
+from catalogger.remote.patience import PASSING, VARIABLE
+from catalogger.remote.storage import Sending
+
+TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
+LOCATION = "/Models/main/ml/tiny model/1"
+MIB = 1 << 20
+LARGE = 23 * MIB + 17  # five parts, the last one short
+
+
+@dataclass
+class Order:
+    """What happens to the next `times` requests that match; `lost`: it is done, and the answer does not arrive."""
+
+    pattern: str
+    kind: Literal["answer", "reset", "stall", "lost"] = "answer"
+    times: int = 1
+    status: int = 503
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Workspace(ThreadingHTTPServer):
+    """Nothing but the Files API, for one token; started by `with`."""
+
+    daemon_threads = False
+    request_queue_size = 64
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.storage = self.url  # where presigned addresses are
+        self.api = FilesApi(root, lambda: self.storage)
+        self.requests: list[str] = []
+        self.orders: list[Order] = []
+        self.on_request: Callable[[str], None] = lambda _: None
+        self._open: set[socket.socket] = set()
+        self._ended = threading.Event()
+        self._loop = threading.Thread(target=partial(self.serve_forever, 0.02))
+
+    def __enter__(self) -> Workspace:
+        self._loop.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._loop.join()
+        self._ended.set()
+        for connection in tuple(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._open.discard(request)
+
+    def order(self, pattern: str, **what: Any) -> None:
+        self.orders.append(Order(pattern, **what))
+
+    def count(self, pattern: str) -> int:
+        return sum(bool(re.search(pattern, request)) for request in self.requests)
+
+    def take(self, request: str) -> Order | None:
+        for order in self.orders:
+            if order.times > 0 and re.search(order.pattern, request):
+                order.times -= 1
+                return order
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 18
+
+    def do_GET(self) -> None:
+        workspace, url = cast(Workspace, self.server), urlsplit(self.path)
+        length = int(self.headers.get("Content-Length", "0"))
+        request = f"{self.command} {self.path}"
+        workspace.requests.append(request)
+        workspace.on_request(request)
+        order = workspace.take(request)
+        if order and order.kind == "stall":
+            workspace._ended.wait()
+        if order and order.kind in ("stall", "reset"):
+            return self._break()
+        if order and order.kind == "answer":
+            self._drain(length)
+            return self._send(order.status, {"Content-Length": str(len(order.body)), **order.headers}, [order.body])
+        if url.path.startswith("/.well-known/"):
+            return self._send(404, {"Content-Length": "0"}, [])
+        if not url.path.startswith(PRESIGNED) and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._drain(length)
+            body = (
+                b'{"error_code":"UNAUTHENTICATED","message":"Credential was not sent or was of an unsupported type."}'
+            )
+            return self._send(401, {"Content-Length": str(len(body)), "Content-Type": "application/json"}, [body])
+        query, headers = parse_qs(url.query), dict(self.headers.items())
+        reply = workspace.api.handle(self.command, url.path, query, headers, self.rfile, length)  # type: ignore[arg-type]
+        if order:
+            return self._break()
+        return (
+            self._send(reply.status, reply.headers, reply.blocks())
+            if reply
+            else self._send(404, {"Content-Length": "0"}, [])
+        )
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+
+    def _send(self, status: int, headers: Any, blocks: Any) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for block in blocks if self.command != "HEAD" else ():
+            self.wfile.write(block)
+
+    def _drain(self, length: int) -> None:
+        while length and (block := self.rfile.read(min(length, MIB))):
+            length -= len(block)
+
+    def _break(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path / "root") as workspace:
+        yield workspace
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "20")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "2")
+
+
+@pytest.fixture
+def files(work: Path) -> Files:
+    return Files(work)
+
+
+class Clock(databricks.sdk.clock.Clock):  # type: ignore[misc]  # the SDK is not read by the type checker
+    """The time of the SDK's pauses, which pass at once."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 1e9, list[float]()
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+
+class Files:
+    """Makes files to send."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ticks: list[int] = []
+
+    def make(self, path: str, content: bytes | int, *, known: bool = False) -> Sending:
+        data = os.urandom(content) if isinstance(content, int) else content
+        source = self.folder / f"source-{path.replace('/', '-')}"
+        source.write_bytes(data)
+        return Sending(path, source, len(data), hashlib.sha256(data).hexdigest() if known else None)
+
+    def tick(self, count: int) -> None:
+        self.ticks.append(count)
+
+
+def config(workspace: Workspace, token: str = TOKEN, **settings: Any) -> Config:
+    made = Config(host=workspace.url, token=token, **{"clock": Clock(), **settings})
+    made.files_ext_multipart_upload_min_stream_size = 8 * MIB
+    return made
+
+
+def storage(workspace: Workspace, token: str = TOKEN, **settings: Any) -> FilesStorage:
+    return FilesStorage(LOCATION, config(workspace, token, **settings))
+
+
+def there(workspace: Workspace, path: str) -> Path:
+    return workspace.api.root / LOCATION[1:] / path
+
+
+def arrived(workspace: Workspace, *sent: Sending) -> bool:
+    return all(there(workspace, file.path).read_bytes() == file.source.read_bytes() for file in sent)
+
+
+def assert_sent_once(workspace: Workspace, files: Files, file: Sending, send: FilesStorage) -> None:
+    """Whatever happens on the way: the file arrives whole, and is hashed and counted once."""
+    sent = send.send([file], files.tick)
+    assert arrived(workspace, file)
+    assert sum(files.ticks) == file.size
+    assert sent.digests == {file.path: hashlib.sha256(file.source.read_bytes()).hexdigest()}
+    assert workspace.api.unfinished == ()
+
+
+def error_body(code: str, message: str) -> bytes:
+    return f'{{"error_code":"{code}","message":"{message}"}}'.encode()
+
+
+def test_the_sdk_sends_lists_and_fetches(workspace: Workspace, files: Files) -> None:
+    """The stand-in, by the real client, with nothing of ours between them."""
+    client = WorkspaceClient(config=config(workspace)).files
+    file = files.make("large", LARGE)
+    client.upload_from(f"{LOCATION}/a/large", str(file.source))
+    assert client.get_metadata(f"{LOCATION}/a/large").content_length == LARGE
+    client.download_to(f"{LOCATION}/a/large", "fetched", use_parallel=True)
+    assert Path("fetched").read_bytes() == file.source.read_bytes()
+    assert [(e.name, e.is_directory) for e in client.list_directory_contents(LOCATION)] == [("a", True)]
+    assert [(e.name, e.file_size) for e in client.list_directory_contents(f"{LOCATION}/a")] == [("large", LARGE)]
+    with pytest.raises(AlreadyExists):
+        client.upload(f"{LOCATION}/a/large", BytesIO(b""), overwrite=False)
+    with pytest.raises(BadRequest, match="not empty"):
+        client.delete_directory(f"{LOCATION}/a")
+    client.delete(f"{LOCATION}/a/large")
+    client.delete_directory(f"{LOCATION}/a")
+    with pytest.raises(NotFound):
+        client.get_directory_metadata(f"{LOCATION}/a")
+
+
+def test_mlflow_sends_lists_and_fetches_by_presigned_addresses(workspace: Workspace, files: Files) -> None:
+    mlflow_files = PresignedUrlArtifactRepository(MlflowHostCreds(workspace.url, token=TOKEN), "main.ml.tiny", 1)
+    Path("sent/a").mkdir(parents=True)
+    contents = {"MLmodel": b"flavors: {}", "a/weights": os.urandom(MIB)}
+    for path, content in contents.items():
+        Path("sent", path).write_bytes(content)
+    mlflow_files.log_artifacts("sent")
+    assert [(f.path, f.is_dir) for f in mlflow_files.list_artifacts()] == [("MLmodel", False), ("a", True)]
+    fetched = Path(mlflow_files.download_artifacts("", str(files.folder)))
+    assert {path: (fetched / path).read_bytes() for path in contents} == contents
+
+
+def test_small_and_large_files_arrive_with_the_digests_that_were_not_known(workspace: Workspace, files: Files) -> None:
+    some = [
+        files.make("MLmodel", b"flavors: {}\n"),
+        files.make("empty", b""),
+        files.make("model/model.safetensors", LARGE),
+        files.make("model/other.safetensors", 8 * MIB, known=True),
+        files.make("code/100%/\u00e4 b+c.py", b"pass", known=True),
+    ]
+    sent = storage(workspace).send(some, files.tick)
+    assert arrived(workspace, *some)
+    assert sent.digests == {f.path: hashlib.sha256(f.source.read_bytes()).hexdigest() for f in some[:3]}
+    assert sent.read == sent.sent == sum(files.ticks) == sum(file.size for file in some)
+    assert sent.written == 0
+    assert workspace.api.unfinished == ()
+
+
+def test_a_large_file_goes_in_parts_past_the_workspace_and_a_small_one_goes_before_it(
+    workspace: Workspace, files: Files
+) -> None:
+    storage(workspace).send([files.make("large", LARGE), files.make("small", 8 * MIB - 1)], files.tick)
+    assert workspace.count("PUT /api") == 1
+    assert workspace.count(f"PUT {PRESIGNED}") == 5
+    puts = [request for request in workspace.requests if request.startswith("PUT")]
+    assert puts[0].partition("?")[0].endswith("/small")
+
+
+def test_a_file_of_any_size_has_no_more_parts_than_the_storage_takes() -> None:
+    assert _part_size(50 * 10**9) == 5 * MIB
+    for size in (53 * 10**9, 800 * 10**9, 10**13):
+        assert math.ceil(size / _part_size(size)) <= 10_000
+
+
+def test_what_an_earlier_attempt_left_is_replaced(workspace: Workspace, files: Files) -> None:
+    some = [files.make("small", 1000), files.make("large", LARGE)]
+    for file in some:
+        there(workspace, file.path).parent.mkdir(parents=True, exist_ok=True)
+        there(workspace, file.path).write_bytes(bytes(file.size))
+    storage(workspace).send(some, files.tick)
+    assert arrived(workspace, *some)
+    assert sum(files.ticks) == sum(file.size for file in some)
+
+
+def test_an_expired_address_is_renewed(workspace: Workspace, files: Files) -> None:
+    workspace.api.expire_part(1)
+    workspace.api.expire_part(3, times=2)
+    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
+    assert workspace.count(f"PUT {PRESIGNED}") == 8
+
+
+def test_all_addresses_expire_while_a_file_is_sent(workspace: Workspace, files: Files) -> None:
+    def expire(request: str) -> None:
+        if request.startswith(f"PUT {PRESIGNED}") and "/4?" in request and workspace.count("/4[?]") == 1:
+            workspace.api.expire_urls()
+
+    workspace.on_request = expire
+    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
+    assert workspace.count(f"PUT {PRESIGNED}.*/4[?]") == 2
+
+
+@pytest.mark.parametrize("status", sorted(PASSING))
+@pytest.mark.parametrize("part", [1, 4])
+def test_a_part_that_fails_is_sent_again_and_counted_once(
+    workspace: Workspace, files: Files, status: int, part: int
+) -> None:
+    workspace.api.fail_part(part, status=status, retry_after=1)
+    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
+
+
+def test_time_and_not_a_count_ends_the_patience_with_a_part(workspace: Workspace, files: Files) -> None:
+    workspace.api.fail_part(4, status=503, times=5)
+    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
+    assert workspace.count("initiate-upload") == 1
+
+
+@pytest.mark.parametrize("status", sorted(PASSING))
+def test_a_small_file_that_fails_is_sent_again_and_counted_once(
+    workspace: Workspace, files: Files, status: int
+) -> None:
+    workspace.order("PUT /api", status=status, headers={"Retry-After": "0"})
+    assert_sent_once(workspace, files, files.make("small", MIB), storage(workspace))
+    assert workspace.count("PUT /api") == 2
+
+
+@pytest.mark.parametrize("kind", ["reset", "stall", "lost"])
+@pytest.mark.parametrize(
+    "pattern",
+    [f"PUT {PRESIGNED}.*/3[?]", "create-upload-part-urls", "initiate-upload", "complete-upload", "PUT /api", "HEAD"],
+)
+def test_a_connection_that_breaks_at_any_step_does_not_break_the_file(
+    workspace: Workspace, files: Files, kind: str, pattern: str
+) -> None:
+    workspace.order(pattern, kind=kind)
+    quick = config(workspace, http_timeout_seconds=1)
+    quick.files_ext_network_transfer_inactivity_timeout_seconds = 1
+    send = FilesStorage(LOCATION, quick)
+    size = MIB if pattern == "PUT /api" else LARGE
+    assert send.send([files.make("file", size)], files.tick).digests
+    assert workspace.orders[0].times == 0
+    assert sum(files.ticks) == size
+
+
+def test_a_pause_that_the_workspace_asks_for_is_made(workspace: Workspace, files: Files) -> None:
+    workspace.order("PUT /api", status=429, headers={"Retry-After": "17"}, body=error_body("", "Slow down."))
+    clock = Clock()
+    storage(workspace, clock=clock).send([files.make("small", 10)], files.tick)
+    assert 17 <= sum(clock.pauses) < 19
+    assert workspace.count("PUT /api") == 2
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["answer", "reset"])
+@pytest.mark.parametrize(
+    "pattern", ["PUT /api", f"PUT {PRESIGNED}.*/3[?]", "initiate-upload|PUT /api", "complete-upload"]
+)
+def test_patience_ends(workspace: Workspace, files: Files, pattern: str, kind: str) -> None:
+    workspace.order(pattern, kind=kind, times=1000)
+    file = files.make("file", MIB if pattern == "PUT /api" else LARGE)
+    clock = Clock()
+    with pytest.raises(NetworkUnreachable, match="again and again") as caught:
+        storage(workspace, clock=clock).send([file], files.tick)
+    assert workspace.count(pattern) > 1
+    assert sum(clock.pauses) < 10
+    assert_no_secret(caught.value)
+    assert not there(workspace, "file").exists()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_patience_ends_with_the_look_at_what_arrived(workspace: Workspace, files: Files) -> None:
+    workspace.order("HEAD", times=1000)
+    with pytest.raises(NetworkUnreachable):
+        storage(workspace).send([files.make("small", 10)], files.tick)
+    assert workspace.count("HEAD") > 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_patience_ends_where_a_server_fails_without_a_hint_of_passing(workspace: Workspace, files: Files) -> None:
+    workspace.order("PUT /api", status=500, times=1000, body=error_body("INTERNAL_ERROR", "Boom."))
+    with pytest.raises(NetworkUnreachable, match="Boom"):
+        storage(workspace).send([files.make("small", 10)], files.tick)
+    assert workspace.count("PUT /api") > 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_a_workspace_that_is_not_there_cannot_be_reached(tmp_path: Path, files: Files, size: int) -> None:
+    with Workspace(tmp_path / "root") as workspace:
+        gone = storage(workspace)
+    with pytest.raises(NetworkUnreachable) as caught:
+        gone.send([files.make("file", size)], files.tick)
+    assert_no_secret(caught.value)
+    for call in (gone.listing, lambda: gone.read("file"), lambda: gone.remove(["file"])):
+        with pytest.raises(NetworkUnreachable):
+            call()
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_an_unknown_token_is_refused_at_once(workspace: Workspace, files: Files, size: int) -> None:
+    stranger = storage(workspace, "dapi00000000000000000000000000000000")
+    with pytest.raises(AccessDenied, match="Credential was not sent") as caught:
+        stranger.send([files.make("file", size)], files.tick)
+    assert workspace.count("PUT|POST") == (1 if size == 10 else 2)  # the SDK asks in both its ways
+    assert "dapi" not in str(caught.value)
+    for call in (stranger.listing, lambda: stranger.read("file"), lambda: stranger.remove(["file"])):
+        with pytest.raises(AccessDenied):
+            call()
+
+
+WORDS = "User does not have CREATE MODEL VERSION on Model 'main.ml.tiny'."
+
+
+def test_a_missing_privilege_is_told_before_a_large_file_is_begun(workspace: Workspace, files: Files) -> None:
+    workspace.order("PUT /api", status=403, times=1000, body=error_body("PERMISSION_DENIED", WORDS))
+    with pytest.raises(AccessDenied, match="CREATE MODEL VERSION"):
+        storage(workspace).send([files.make("large", LARGE), files.make("small", 10)], files.tick)
+    assert workspace.count("PUT|POST") == 1
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET", "DELETE"])
+def test_a_missing_privilege_is_told_at_once(workspace: Workspace, files: Files, method: str) -> None:
+    send = storage(workspace)
+    workspace.order(method, status=403, times=1000, body=error_body("PERMISSION_DENIED", WORDS))
+    calls: dict[str, Callable[[], object]] = {
+        "HEAD": lambda: send.send([files.make("small", 10)], files.tick),
+        "GET": send.listing,
+        "DELETE": lambda: send.remove(["small"]),
+    }
+    with pytest.raises(AccessDenied, match="Forbidden" if method == "HEAD" else "CREATE MODEL VERSION"):
+        calls[method]()
+    assert workspace.count(f"{method} /api") == 1
+
+
+def test_a_file_goes_through_the_workspace_where_the_storage_does_not_take_it(
+    workspace: Workspace, files: Files
+) -> None:
+    workspace.order(f"PUT {PRESIGNED}", status=403, times=1000, body=b"<Error><Code>AccessDenied</Code></Error>")
+    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
+    assert workspace.count("PUT /api") == 1
+
+
+FULL = [
+    (507, error_body("RESOURCE_EXHAUSTED", "Storage quota of the metastore is exceeded.")),
+    (507, b""),
+    (500, error_body("INTERNAL_ERROR", "No space left on device")),
+    (413, b"<html><title>Insufficient Storage</title></html>"),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), FULL)
+def test_a_full_storage_is_told_and_not_tried_again(
+    workspace: Workspace, files: Files, status: int, body: bytes
+) -> None:
+    workspace.order("PUT /api", status=status, body=body, times=1000)
+    with pytest.raises(RegistryError, match="is full"):
+        storage(workspace).send([files.make("small", 10)], files.tick)
+    assert workspace.count("PUT /api") == 1
+
+
+def test_a_storage_that_is_full_in_the_middle_of_a_file_keeps_nothing_of_it(workspace: Workspace, files: Files) -> None:
+    workspace.api.fail_part(3, status=507)
+    with pytest.raises(RegistryError, match="is full"):
+        storage(workspace).send([files.make("large", LARGE)], files.tick)
+    assert workspace.api.unfinished == ()
+    assert not there(workspace, "large").exists()
+
+
+@pytest.mark.parametrize("size", [10_000, LARGE])
+def test_a_source_that_is_shorter_than_was_said_is_the_disk_s_fault(
+    workspace: Workspace, files: Files, size: int
+) -> None:
+    file = files.make("file", size)
+    os.truncate(file.source, size - 1)
+    with pytest.raises(DiskError, match="became shorter"):
+        storage(workspace).send([file], files.tick)
+    assert not there(workspace, "file").exists()
+    assert workspace.api.unfinished == ()
+
+
+def test_a_source_that_becomes_shorter_while_it_is_sent_is_the_disk_s_fault(workspace: Workspace, files: Files) -> None:
+    file = files.make("large", LARGE)
+
+    def cut(request: str) -> None:
+        if request.startswith(f"PUT {PRESIGNED}"):
+            os.truncate(file.source, 11 * MIB)
+
+    workspace.on_request = cut
+    with pytest.raises(DiskError, match="became shorter"):
+        storage(workspace).send([file], files.tick)
+    assert not there(workspace, "large").exists()
+    assert workspace.api.unfinished == ()
+
+
+def test_what_is_written_to_a_source_behind_its_end_is_not_sent(workspace: Workspace, files: Files) -> None:
+    file = files.make("large", LARGE)
+    before = file.source.read_bytes()
+
+    def lengthen(_: str) -> None:
+        with file.source.open("ab") as source:
+            source.write(b"more")
+
+    workspace.on_request = lengthen
+    storage(workspace).send([file], files.tick)
+    assert there(workspace, "large").read_bytes() == before
+
+
+def test_a_source_that_is_not_there_is_the_disk_s_fault(workspace: Workspace, files: Files) -> None:
+    with pytest.raises(DiskError, match="Cannot read"):
+        storage(workspace).send([Sending("gone", files.folder / "gone", 10)], files.tick)
+
+
+def test_a_part_that_did_not_arrive_whole_is_noticed(workspace: Workspace, files: Files) -> None:
+    workspace.api.truncate_part(2)
+    with pytest.raises(RegistryError, match=r"of 24\.1 MB arrived"):
+        storage(workspace).send([files.make("large", LARGE)], files.tick)
+
+
+def test_a_small_file_that_is_not_there_afterwards_is_noticed(workspace: Workspace, files: Files) -> None:
+    workspace.order("PUT /api", status=204)
+    with pytest.raises(RegistryError, match="nothing of 10 B arrived"):
+        storage(workspace).send([files.make("small", 10)], files.tick)
+
+
+def test_a_login_page_is_no_success(workspace: Workspace, files: Files) -> None:
+    page = b"<!DOCTYPE html><html><title>Log in</title></html>"
+    workspace.order("PUT|POST", status=200, times=1000, headers={"Content-Type": "text/html"}, body=page)
+    with pytest.raises(RegistryError):
+        storage(workspace).send([files.make("large", LARGE)], files.tick)
+    assert workspace.count("PUT|POST") == 2
+
+
+def test_a_refused_part_tells_nothing_of_its_signature(workspace: Workspace, files: Files) -> None:
+    body = b"<Error><Code>SignatureDoesNotMatch</Code><SignatureProvided>deadbeef</SignatureProvided></Error>"
+    workspace.order(f"PUT {PRESIGNED}.*/2[?]", status=403, body=body)
+    with pytest.raises(AccessDenied) as caught:
+        storage(workspace).send([files.make("large", LARGE)], files.tick)
+    assert_no_secret(caught.value)
+    assert workspace.count("/2[?]") == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_storage_that_cannot_be_reached_any_more_is_told_without_the_signed_address(
+    workspace: Workspace, files: Files
+) -> None:
+    def move(_: str) -> None:
+        if workspace.count("create-upload-part-urls") == 2:
+            workspace.storage = "http://127.0.0.1:1"  # where nothing listens
+
+    workspace.on_request = move
+    with pytest.raises(NetworkUnreachable, match=r"127\.0\.0\.1.*port=1") as caught:
+        storage(workspace).send([files.make("large", LARGE)], files.tick)
+    assert_no_secret(caught.value)
+    assert workspace.api.unfinished == ()
+
+
+def assert_no_secret(error: BaseException) -> None:
+    for text in (str(error), repr(error)):
+        assert not re.search("(?i)signature=|deadbeef|dapi[0-9a-f]{8}|expires=", text)
+
+
+def test_a_listing_has_every_file_of_every_page_and_folder(workspace: Workspace) -> None:
+    sizes = {f"model/{number:04}.bin": number % 7 for number in range(1203)} | {"MLmodel": 3, "a/b/c d/\u00e4": 1}
+    for path, size in sizes.items():
+        there(workspace, path).parent.mkdir(parents=True, exist_ok=True)
+        there(workspace, path).write_bytes(bytes(size))
+    neighbour = workspace.api.root / "Models/main/ml/tiny model/10/not ours"
+    neighbour.parent.mkdir()
+    neighbour.touch()
+    assert storage(workspace).listing() == sizes
+    assert workspace.count("page_token=1000") == 1
+
+
+def test_a_location_that_is_not_there_has_no_files(workspace: Workspace) -> None:
+    assert storage(workspace).listing() == {}
+
+
+@pytest.mark.parametrize("fault", [{}, {"status": 500, "times": 2}, {"kind": "reset"}, {"kind": "lost"}])
+def test_a_file_is_read_back(workspace: Workspace, files: Files, fault: dict[str, Any]) -> None:
+    file = files.make("a b/MLmodel", 3 * MIB)
+    send = storage(workspace)
+    send.send([file], files.tick)
+    if fault:
+        workspace.order("GET", **fault)
+    assert send.read(file.path) == file.source.read_bytes()
+
+
+def test_a_file_that_is_not_there_cannot_be_read(workspace: Workspace) -> None:
+    with pytest.raises(RegistryError, match="not found"):
+        storage(workspace).read("MLmodel")
+
+
+def test_only_the_named_files_are_removed_and_one_that_is_not_there_is_none(workspace: Workspace, files: Files) -> None:
+    some = [files.make("a b", 1), files.make("kept", 1)]
+    send = storage(workspace)
+    send.send(some, files.tick)
+    workspace.order("DELETE", kind="lost")
+    send.remove(["a b", "never was"])
+    assert send.listing() == {"kept": 1}
