@@ -136,7 +136,7 @@ class DatabricksSurface:
         return vended_storage(row.location, credentials, lambda: self._default_storage(name, row))
 
     def _default_storage(self, name: str, row: Row) -> Storage:
-        from catalogger.remote.by_mlflow import default_storage
+        from catalogger.remote.default_storage import default_storage
 
         return default_storage(name, row.number, self._uri)
 

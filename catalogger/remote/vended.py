@@ -30,12 +30,14 @@ def vended_storage(location: str, credentials: Credentials, default: Callable[[]
         from catalogger.remote.s3 import S3Storage
 
         return S3Storage(_s3(location), lambda: _s3_credentials(again(), location))
-    from catalogger.remote import by_mlflow
-
     if "azure_user_delegation_sas" in first:
-        return by_mlflow.azure_storage(location, lambda: str(again()["azure_user_delegation_sas"]["sas_token"]))
+        from catalogger.remote.azure import azure_storage
+
+        return azure_storage(location, lambda: str(again()["azure_user_delegation_sas"]["sas_token"]))
     if "gcp_oauth_token" in first:
-        return by_mlflow.google_storage(location, lambda: str(again()["gcp_oauth_token"]["oauth_token"]))
+        from catalogger.remote.google import google_storage
+
+        return google_storage(location, lambda: str(again()["gcp_oauth_token"]["oauth_token"]))
     raise RegistryError(
         f"The registry vends credentials of a kind that is not known here: {', '.join(sorted(first)) or 'none'}.",
         "A newer catalogger may know it; on Databricks, --upload files does without.",

@@ -264,7 +264,7 @@ class S3Proxy:
         self._order(_Fault("stall", pattern, times, skip))
 
     def page(self, pattern: str, *, times: int = 1, skip: int = 0) -> None:
-        """Do nothing, and answer 200 with a web page, as the login of a network does."""
+        """Do nothing, and answer 200 with a web page (well-formed, which botocore takes for an answer)."""
         self._order(_Fault("page", pattern, times, skip, status=200))
 
     def _order(self, fault: _Fault) -> None:
@@ -370,7 +370,7 @@ class _Handler(BaseHTTPRequestHandler):
             text = f"<Error><Code>{fault.code}</Code><Message>ordered fault {fault.code}</Message></Error>"
             self._reply(fault, text, "application/xml")
         elif fault.kind == "page":
-            self._reply(fault, "<!DOCTYPE html><html><p>Please log in</html>", "text/html")
+            self._reply(fault, "<html><p>Please log in</p></html>", "text/html")
         else:
             for _ in self._body():
                 pass

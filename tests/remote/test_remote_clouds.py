@@ -25,7 +25,10 @@ from catalogger.errors import (
     RegistryError,
     UsageError,
 )
-from catalogger.remote.by_mlflow import CloudStorage, azure_storage, default_storage, google_storage
+from catalogger.remote.azure import azure_storage
+from catalogger.remote.cloud import CloudStorage
+from catalogger.remote.default_storage import default_storage
+from catalogger.remote.google import google_storage
 from catalogger.remote.storage import Sending, Sent, Storage
 
 LARGE = 9_500_000  # bytes: more than two parts, and more than what Google's client sends in one request
@@ -497,9 +500,9 @@ def test_a_missing_library_is_named(module: str, maker: str) -> None:
 import sys
 sys.modules["{module}"] = None
 from catalogger.errors import UsageError
-from catalogger.remote import by_mlflow
+from catalogger.remote.{maker.removesuffix("_storage")} import {maker}
 try:
-    by_mlflow.{maker}("gs://bucket/path", lambda: "x")
+    {maker}("gs://bucket/path", lambda: "x")
 except UsageError as error:
     print(error.fix)
 """

@@ -1,0 +1,112 @@
+"""Databricks' own default storage, by signed addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from catalogger.errors import (
+    AccessDenied,
+    Refused,
+)
+from catalogger.remote.patience import TryAgain, patiently
+from catalogger.remote.rest import Rest
+
+if TYPE_CHECKING:
+    from requests import Response
+
+from catalogger.remote.cloud import CloudStorage, Content, Stored
+from catalogger.remote.cloud_http import TIMEOUT, answered, plain_session, refused
+
+T = TypeVar("T")
+
+
+def default_storage(full_name: str, version: str, registry_uri: str) -> CloudStorage:
+    """Files of a model version in the workspace's own storage, by addresses that the workspace signs for each.
+
+    Each file is one request, so the cloud below sets a limit on its size (5 GiB on AWS).
+    Raises UsageError where the Databricks SDK is not installed, and AccessDenied where it finds no credentials.
+    """
+    from catalogger.remote.workspace import workspace
+
+    location = f"/Models/{full_name.replace('.', '/')}/{version}"
+    return CloudStorage(location, _Default(location, workspace(registry_uri)))
+
+
+class _Default:
+    def __init__(self, root: str, rest: Rest) -> None:
+        self._root, self._rest, self._session = root, rest, plain_session()
+
+    def sizes(self) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        folders = [self._root]
+        while folders:
+            for entry in self._entries(folders.pop()):
+                if entry.get("is_directory"):
+                    folders.append(entry["path"].rstrip("/"))
+                else:
+                    found[entry["path"].removeprefix(f"{self._root}/")] = int(entry.get("file_size", 0))
+        return found
+
+    def stored(self, path: str) -> Stored:
+        whole = f"{self._root}/{path}"
+        sizes = {entry["path"]: int(entry.get("file_size", 0)) for entry in self._entries(whole.rpartition("/")[0])}
+        return Stored(sizes.get(whole, 0))
+
+    def put(self, path: str, content: Content) -> None:
+        self._by_signed_address("upload", "PUT", path, content)
+
+    def get(self, path: str) -> bytes:
+        return self._by_signed_address("download", "GET", path)
+
+    def delete(self, path: str) -> None:
+        try:
+            self._rest.call("DELETE", f"/api/2.0/fs/files{quote(f'{self._root}/{path}')}")
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+
+    def _entries(self, folder: str) -> Iterator[dict[str, Any]]:
+        query: dict[str, str] = {}
+        while True:
+            try:
+                page = self._rest.call("GET", f"/api/2.0/fs/directories{quote(folder)}", query=query)
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                return
+            yield from page.get("contents", [])
+            if not page.get("next_page_token"):
+                return
+            query = {"page_token": page["next_page_token"]}
+
+    def _by_signed_address(self, kind: str, method: str, path: str, content: Content | None = None) -> bytes:
+        renewed = False
+
+        def attempt() -> bytes:
+            nonlocal renewed
+            signed = self._rest.call("POST", f"/api/2.0/fs/create-{kind}-url", {"path": f"{self._root}/{path}"})
+            response = answered(self._root, lambda: self._follow(method, signed, content))
+            if response.ok:
+                return response.content
+            refusal = refused(self._root, response.status_code, response.text)
+            if isinstance(refusal, AccessDenied) and not renewed:  # the address may have expired on the way
+                renewed = True
+                raise TryAgain(refusal, after=0)
+            raise refusal
+
+        return patiently(attempt)
+
+    def _follow(self, method: str, signed: Mapping[str, Any], content: Content | None) -> Response:
+        if content:
+            content.seek(0)
+        return self._session.request(
+            method,
+            signed["url"],
+            data=content,
+            headers={header["name"]: header["value"] for header in signed.get("headers", [])},
+            auth=lambda request: request,  # nothing of ~/.netrc: the address is signed
+            timeout=TIMEOUT,
+            allow_redirects=False,
+        )
