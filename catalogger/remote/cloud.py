@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from catalogger.errors import (
     DiskError,
@@ -16,7 +16,6 @@ from catalogger.errors import (
 from catalogger.files.digests import Tick
 from catalogger.remote.storage import Sending, Sent
 
-T = TypeVar("T")
 PART = 1 << 22  # bytes in one request, held in memory by each file on its way
 AT_ONCE = 4  # files on their way
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from catalogger.errors import (
     AccessDenied,
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
 
 
-T = TypeVar("T")
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
 _CODE = re.compile(r'<Code>(\w+)</Code>|"(?:reason|error_code)":\s*"(\w+)"|ErrorCode:(\w+)')
 _FULL = re.compile(r"storage_?quota|insufficient_?storage|no space", re.IGNORECASE)

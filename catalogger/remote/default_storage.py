@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from catalogger.errors import (
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 from catalogger.remote.cloud import CloudStorage, Content, Stored
 from catalogger.remote.cloud_http import TIMEOUT, answered, plain_session, refused
-
-T = TypeVar("T")
 
 
 def default_storage(full_name: str, version: str, registry_uri: str) -> CloudStorage:
