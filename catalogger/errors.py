@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import ClassVar
 
 _NAMED = re.compile(
-    r"(?P<name>(?<![\w-])(?:[\w-]*authorization|[\w-]*token|[\w-]*password|[\w-]*secret|[\w-]*signature|sig|x-amz-[\w-]+|[\w-]*api[_-]?key|upload_id)"
+    r"(?P<name>(?<![\w-])(?:[\w-]*authorization|[\w-]*token|[\w-]*password|[\w-]*secret|[\w-]*signature|sig"
+    r"|x-amz-[\w-]+|[\w-]*api[_-]?key|upload_id)"
     r"[\"']?\s*[=:]\s*[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"'&,;)}]+",
     re.IGNORECASE,
 )

@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
+from packaging.version import Version
+
 from catalogger.errors import (
     AccessDenied,
     CataloggerError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MIB = 1 << 20
+_SDK = "0.156"  # before, a part whose address has expired is sent again empty
 _PART = 5 * _MIB  # the least that S3 takes; each part under way is held in memory by the SDK
 _PARTS = 10_000  # of one file, as S3 has it
 _AT_ONCE = 3  # parts
@@ -51,7 +54,7 @@ class FilesStorage:
     The Files API tells a file's size and its time, and no checksum; to read a file back for comparison moves as many
     bytes as to send it.  So what an earlier attempt has left is never taken over: every file is sent whole.
 
-    Raises UsageError where the Databricks SDK is too old to send a file in parts.
+    Raises UsageError where the Databricks SDK is too old to send a large file safely.
     """
 
     def __init__(self, location: str, config: Config) -> None:
@@ -264,10 +267,12 @@ class _Source(io.BufferedIOBase):
 
 def _client(config: Config) -> FilesExt:
     from databricks.sdk import WorkspaceClient
-    from databricks.sdk.mixins.files import FilesExt
+    from databricks.sdk.version import __version__ as found
 
-    if "part_size" not in FilesExt.upload.__kwdefaults__:
-        raise UsageError("This Databricks SDK cannot send a file in parts.", "pip install -U 'databricks-sdk>=0.72'")
+    if Version(found) < Version(_SDK):
+        raise UsageError(
+            f"The Databricks SDK {found} cannot send a large file safely.", f"pip install -U 'databricks-sdk>={_SDK}'"
+        )
     _return_freed_memory()
     patient = config.copy()
     patient.retry_timeout_seconds = max(1, math.ceil(_seconds()))
