@@ -26,7 +26,7 @@ from catalogger.errors import (
     human,
 )
 from catalogger.files.digests import Tick
-from catalogger.remote.patience import TryAgain, _seconds, patiently
+from catalogger.remote.patience import TryAgain, patiently, retry_seconds
 from catalogger.remote.rest import Rest
 from catalogger.remote.storage import Sending, Sent
 
@@ -275,7 +275,7 @@ def _client(config: Config) -> FilesExt:
         )
     _return_freed_memory()
     patient = config.copy()
-    patient.retry_timeout_seconds = max(1, math.ceil(_seconds()))
+    patient.retry_timeout_seconds = max(1, math.ceil(retry_seconds()))
     patient.experimental_files_ext_cloud_api_max_retries = None  # time is what ends it
     return WorkspaceClient(config=patient).files
 

@@ -31,7 +31,7 @@ class TryAgain(Exception):
 
 def patiently(attempt: Callable[[], T]) -> T:
     """What the attempt gives, at the latest after `CATALOGGER_RETRY_SECONDS`; any other exception passes through."""
-    end = time.monotonic() + _seconds()
+    end = time.monotonic() + retry_seconds()
     longest = _FIRST
     while True:
         try:
@@ -55,7 +55,8 @@ def asked_pause(value: str | None) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def _seconds() -> float:
+def retry_seconds() -> float:
+    """How long one request is tried for.  Raises UsageError where the variable is no number."""
     said = os.environ.get(VARIABLE)
     if said is None:
         return _DEFAULT
