@@ -380,14 +380,15 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  the names that http.server calls
 
     def _reply(self, fault: _Fault, text: str, kind: str) -> None:
+        headers = {**fault.headers, "Date": _DATE, "Content-Type": kind}
         if self.headers.get("Expect"):
-            self.close_connection = True  # the body will not come
+            headers["Connection"] = "close"  # the body will not come
         else:
             for _ in self._body():
                 pass
         self.proxy._update(self._index, status=fault.status)
         self.send_response_only(fault.status)
-        for key, value in {**fault.headers, "Date": _DATE, "Content-Type": kind}.items():
+        for key, value in headers.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -431,8 +432,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reset()
             try:
                 upstream.send(block)
-            except (BrokenPipeError, ConnectionResetError):
-                return  # the server may answer before the body's end
+            except (BrokenPipeError, ConnectionResetError):  # the server may answer before the body's end
+                self.close_connection = True
+                return
 
     def _body(self) -> Iterator[bytes]:
         """The body's blocks as they are on the wire, chunk heads and all."""
@@ -465,8 +467,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(response.status, response.reason)
         for key, value in response.getheaders():
             self.send_header(key, value)
-        if response.getheader("Content-Length") is None:
-            self.close_connection = True
+        if self.close_connection or response.getheader("Content-Length") is None:
+            self.send_header("Connection", "close")
         self.end_headers()
         half = int(response.getheader("Content-Length") or 0) // 2 if amid else None
         count = 0

@@ -367,12 +367,6 @@ def test_source_that_is_nothing(work: Path) -> None:
     assert _unharmed(work)
 
 
-def test_registry_that_is_not_supported_yet(llama: Path, work: Path) -> None:
-    with pytest.raises(UsageError, match="not supported"):
-        _log(llama, registry_uri="databricks-uc")
-    assert _unharmed(work)
-
-
 def test_a_failure_while_placing_leaves_nothing(llama: Path, work: Path) -> None:
     """A link was asked for and cannot be made: /dev/shm is another file system."""
     from shutil import copytree, rmtree

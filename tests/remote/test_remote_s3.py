@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytest
 from fakes.s3 import Request, S3Proxy, S3Server
 from hypothesis import given
 from hypothesis import strategies as st
+from remote.answering import Answering, answer, certificate
 
 from catalogger.errors import (
     AccessDenied,
@@ -33,7 +34,9 @@ from catalogger.errors import (
 )
 from catalogger.files.digests import Tick
 from catalogger.remote.s3 import S3Credentials, S3Storage
+from catalogger.remote.s3_client import S3Client
 from catalogger.remote.s3_parts import PART, Source, Span, Stopped, Window, spans
+from catalogger.remote.s3_unfinished import Unfinished, Upload
 from catalogger.remote.storage import Sending, Sent
 
 _numbers = itertools.count()
@@ -93,6 +96,11 @@ class Place:
         }
 
     @property
+    def uploads(self) -> list[str]:
+        """The keys of what is unfinished, here and at other places of the test."""
+        return [key for key in self.server.uploads if key.startswith(self.prefix.split("/")[0] + "/")]
+
+    @property
     def at(self) -> dict[str, str]:
         return {"Bucket": self.server.bucket, "Key": f"{self.prefix}/f"}
 
@@ -107,12 +115,13 @@ class Place:
 
 
 @pytest.fixture
-def place(s3_server: S3Server, s3: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(s3_server: S3Server, s3: S3Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("CATALOGGER_RETRY_SECONDS", "20")
-    yield Place(s3_server, s3, tmp_path)
-    for upload in s3_server.client().list_multipart_uploads(Bucket=s3_server.bucket).get("Uploads", []):
-        at = {"Bucket": s3_server.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-        s3_server.client().abort_multipart_upload(**at)
+    return Place(s3_server, s3, tmp_path)
+
+
+def _client(endpoint: str) -> S3Client:
+    return S3Client("models", lambda: S3Credentials("a", "b", endpoint=endpoint))
 
 
 def _crc32(content: bytes) -> str:
@@ -138,7 +147,7 @@ def test_files_are_there_as_they_are_here(place: Place) -> None:
     total = sum(map(len, contents.values()))
     assert (sent.sent, sent.read, sent.written, place.ticked) == (total, total, 0, total)
     assert place.proxy.received("PUT") == total
-    assert place.server.uploads == []
+    assert place.uploads == []
 
 
 def test_a_known_digest_is_not_computed(place: Place) -> None:
@@ -297,7 +306,7 @@ def test_an_unfinished_upload_is_gone_on_with(place: Place) -> None:
     assert sent.digests == {"f": _sha256(_LARGE)}
     assert place.ticked == len(_LARGE)
     assert {request.query.get("uploadId") for request in place.proxy.matching("PUT|POST")} == {upload}
-    assert place.server.uploads == []
+    assert place.uploads == []
 
 
 def test_parts_without_crc32_are_told_by_their_etag(place: Place) -> None:
@@ -315,7 +324,31 @@ def test_the_newest_unfinished_upload_is_taken_and_the_others_are_aborted(place:
         os.utime(folder, (10**9 - 1000 * age, 10**9 - 1000 * age))  # whence the server has the time of its beginning
     assert place.send(place.file("f")).sent == len(_LARGE) - 2 * PART
     assert {r.query["uploadId"] for r in place.proxy.matching("DELETE")} == {uploads[3], uploads[2]}
-    assert place.server.uploads == []
+    assert place.uploads == []
+
+
+def test_parts_are_listed_through_all_pages(place: Place) -> None:
+    upload = place.begun(dict.fromkeys(range(1, 1002), b"x"))
+    unfinished = Unfinished(S3Client(place.server.bucket, place.hand_out), f"{place.prefix}/", [place.at["Key"]])
+    unfinished.find()
+    found = unfinished.take_over(place.at["Key"])
+    assert found
+    assert (found.id, list(found.parts)) == (upload, list(range(1, 1002)))
+    assert len(place.proxy.matching("GET .*uploadId=")) == 2
+
+
+def test_uploads_are_listed_through_all_pages() -> None:
+    """By scripted answers: versitygw 1.8 takes no marker of an upload."""
+    more = "<IsTruncated>true</IsTruncated><NextKeyMarker>m/a</NextKeyMarker><NextUploadIdMarker>1</NextUploadIdMarker>"
+    upload = "<Upload><Key>m/{}</Key><UploadId>{}</UploadId><Initiated>2026-01-0{}T00:00:00Z</Initiated></Upload>"
+    pages = [f"{more}{upload.format('a', 1, 1)}", f"<IsTruncated>false</IsTruncated>{upload.format('a', 2, 2)}"]
+    parts = "<ListPartsResult><IsTruncated>false</IsTruncated></ListPartsResult>"
+    answers = [answer(200, f"<ListMultipartUploadsResult>{page}</ListMultipartUploadsResult>") for page in pages]
+    with Answering(*answers, answer(200, parts)) as server:
+        unfinished = Unfinished(_client(server.url), "m/", ["m/a"])
+        unfinished.find()
+        assert unfinished.take_over("m/a") == Upload("2", checksummed=False)
+        assert "key-marker=m%2Fa&upload-id-marker=1" in server.asked[1].path
 
 
 def test_uploads_of_other_keys_are_left_alone(place: Place) -> None:
@@ -324,7 +357,7 @@ def test_uploads_of_other_keys_are_left_alone(place: Place) -> None:
     for key in others:
         client.create_multipart_upload(Bucket=place.server.bucket, Key=key)
     place.send(place.file("f"))
-    assert sorted(place.server.uploads) == sorted(others)
+    assert sorted(place.uploads) == sorted(others)
 
 
 def test_where_uploads_may_not_be_listed_files_are_sent_all_the_same(place: Place) -> None:
@@ -376,7 +409,7 @@ def test_a_killed_run_is_gone_on_with(place: Place, moment: str, count: int) -> 
     assert {path: place.content(path) for path in place.objects} == contents
     assert sent.digests == {path: _sha256(content) for path, content in contents.items()}
     assert place.ticked == total
-    assert place.server.uploads == []
+    assert place.uploads == []
 
 
 def _child(place: Place, proxy: S3Proxy, files: list[Sending], **options: Any) -> subprocess.Popen[bytes]:
@@ -393,7 +426,8 @@ def _matches(pattern: str, request: Request) -> bool:
 def _kept(place: Place) -> int:
     """Bytes of finished objects and of finished parts."""
     client, kept = place.server.client(), sum(place.objects.values())
-    for upload in client.list_multipart_uploads(Bucket=place.server.bucket).get("Uploads", []):
+    uploads = client.list_multipart_uploads(Bucket=place.server.bucket, Prefix=place.prefix).get("Uploads", [])
+    for upload in uploads:
         at = {"Bucket": place.server.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
         kept += sum(part["Size"] for part in client.list_parts(**at).get("Parts", []))
     return kept
@@ -435,7 +469,7 @@ def test_what_passes_is_waited_for(place: Place, order: Any, pattern: str) -> No
     place.send(place.file("f"), place.file("s", _SMALL), timeout=0.5 if order == "stall" else 60)
     assert (place.content("f"), place.content("s")) == (_LARGE, _SMALL)
     assert place.ticked == len(_LARGE) + len(_SMALL)
-    assert place.server.uploads == []
+    assert place.uploads == []
     assert len(place.proxy.matching(pattern)) >= 2
 
 
@@ -492,6 +526,22 @@ def test_a_server_that_is_not_there(place: Place, monkeypatch: pytest.MonkeyPatc
         endpoint = gone.endpoint
     with pytest.raises(NetworkUnreachable, match="cannot be reached"):
         place.send(place.file("s", _SMALL), endpoint=endpoint)
+
+
+@pytest.mark.parametrize("broken", ["<ListBucketResult><IsTruncated>fal", "", "no XML at all"])
+def test_a_broken_answer_is_asked_for_again(broken: str) -> None:
+    whole = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    with Answering(answer(200, broken), answer(200, whole)) as server:
+        storage = S3Storage("s3://models/m", lambda: S3Credentials("a", "b", endpoint=server.url))
+        assert storage.listing() == {}
+        assert len(server.asked) == 2
+
+
+def test_a_certificate_that_does_not_verify_is_final(tmp_path: Path) -> None:
+    with Answering(answer(200), tls=certificate(tmp_path)[0]) as server:
+        storage = S3Storage("s3://models/m", lambda: S3Credentials("a", "b", endpoint=server.url))
+        with pytest.raises(NetworkUnreachable, match="certificate of .* does not verify"):
+            storage.listing()
 
 
 # ---- refusals
@@ -552,11 +602,12 @@ def test_the_first_failure_ends_the_work_whatever_hangs(place: Place) -> None:
     with pytest.raises(AccessDenied):
         place.send(place.file("f"), timeout=100_000)
     assert [request.status for request in place.proxy.matching("partNumber=1")] == [None]
+    hanging.clear()
     place.proxy.stall("PUT .*partNumber=1")
     place.proxy.fail("PUT .*partNumber=3", 403, "AccessDenied")
     child = _child(place, place.proxy, [place.file("f")], stderr=subprocess.PIPE)
     assert b"AccessDenied" in child.communicate(timeout=100)[1]
-    assert place.server.uploads == [f"{place.prefix}/f"]  # for the next run
+    assert place.uploads == [f"{place.prefix}/f"]  # for the next run
     place.proxy.on_request = None
     place.send(place.file("f"))
     assert place.content("f") == _LARGE
