@@ -540,7 +540,7 @@ def test_a_broken_answer_is_asked_for_again(broken: str) -> None:
 def test_a_certificate_that_does_not_verify_is_final(tmp_path: Path) -> None:
     with Answering(answer(200), tls=certificate(tmp_path)[0]) as server:
         storage = S3Storage("s3://models/m", lambda: S3Credentials("a", "b", endpoint=server.url))
-        with pytest.raises(NetworkUnreachable, match="certificate of .* does not verify"):
+        with pytest.raises(NetworkUnreachable, match=r"certificate of .* does not verify"):
             storage.listing()
 
 
