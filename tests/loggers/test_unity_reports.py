@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from fakes import checkpoints
 from fakes.s3 import S3Server
 from fakes.unity import Unity
-from loggers.catalogs import NAME, Catalog, DatabricksCatalog, OssCatalog, another_machine, opened, tree
+from loggers.catalogs import NAME, SESSION, Catalog, DatabricksCatalog, OssCatalog, another_machine, opened, tree
 
 from catalogger import Outcome, log_model
 from catalogger.errors import NetworkUnreachable, RegistryError
@@ -98,7 +99,18 @@ def test_row_13_a_gateway_that_times_out_is_tried_again_and_given_up_in_the_end(
 
 
 def test_row_14_credentials_that_last_for_a_few_requests_only(workspace: DatabricksCatalog, llama: Path) -> None:
-    workspace.proxy.fail(r"^(PUT|POST) ", 400, "ExpiredToken", times=4, skip=3)
+    count, keys = 0, workspace.server.vending.credentials["aws_temp_credentials"]
+
+    def expire(_: object) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            renewed = {"aws_temp_credentials": {**keys, "session_token": "the-next-one"}}
+            workspace.server.vending = replace(workspace.server.vending, credentials=renewed)
+            workspace.proxy.tokens.add("the-next-one")
+            workspace.proxy.expired.add(SESSION)
+
+    workspace.proxy.on_request = expire
     assert log(llama, workspace).action == "registered"
     assert len(workspace.server.matching("generate-temporary-credentials")) >= 3
 
