@@ -17,7 +17,7 @@ from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import prove
-from catalogger.loggers.registries import look, open_registry
+from catalogger.loggers.registries import open_unity
 from catalogger.loggers.registry import existing
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, sqlite_file, translated
 from catalogger.loggers.work import Request, work_on
@@ -175,6 +175,7 @@ def _asked(stores: Stores, name: str) -> Target:
         newest = newest_tags(stores, name)
         return Target(name, stores.registry_uri, existing=existing(*newest) if newest else None)
     if stores.kind != "mlflow":
-        return Target(name, stores.registry_uri, existing=open_registry(stores).newest(name), place=look(stores, name))
+        unity = open_unity(stores)
+        return Target(name, stores.registry_uri, existing=unity.newest(name), place=unity.surface.look(name))
     with pointed_at(stores), translated(stores):
         return Target(name, stores.registry_uri, existing=MlflowRegistry(stores).newest(name))

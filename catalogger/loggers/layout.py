@@ -13,6 +13,7 @@ from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.facts import INDEX
 from catalogger.checkpoints.logged import TOKENIZER_FOLDER
 from catalogger.checkpoints.selection import TOKENIZER, is_licence, select
+from catalogger.loggers.stores import local_folder
 from catalogger.recipes import Recipe
 
 MODEL = "model"
@@ -97,6 +98,14 @@ def source_path(checkpoint: Checkpoint, item: Item) -> Path:
     if checkpoint.root is None or item.weights is None:
         raise ValueError(f"{item.path} has no file on this machine")
     return (checkpoint.root / item.weights).resolve()
+
+
+def stand_at(location: str, layout: Layout) -> bool:
+    """Whether every file stands at the location with its size.  A remote location is taken at its word."""
+    folder = local_folder(location)
+    if folder is None:
+        return True
+    return all((folder / i.path).is_file() and (folder / i.path).stat().st_size == i.size for i in layout.items)
 
 
 def _text(path: str, content: bytes) -> Item:

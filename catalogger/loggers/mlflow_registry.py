@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from catalogger.errors import RegistryError
-from catalogger.loggers.layout import Layout
+from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.record import Logged
 from catalogger.loggers.registry import FINGERPRINT, Version, existing
-from catalogger.loggers.stores import Stores, local_folder
+from catalogger.loggers.stores import Stores
 from catalogger.validators import Existing
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 class MlflowRegistry:
     """Versions of models in one MLflow registry."""
-
-    takes_files = False
 
     def __init__(self, stores: Stores) -> None:
         import mlflow
@@ -98,11 +96,3 @@ class MlflowRegistry:
     def _read(self, version: Any) -> Version:
         location = self._client.get_model_version_download_uri(version.name, version.version)
         return Version(str(version.version), version.run_id, dict(version.tags), location)
-
-
-def stand_at(location: str, layout: Layout) -> bool:
-    """Whether every file stands at the location with its size.  A remote location is taken at its word."""
-    folder = local_folder(location)
-    if folder is None:
-        return True
-    return all((folder / i.path).is_file() and (folder / i.path).stat().st_size == i.size for i in layout.items)

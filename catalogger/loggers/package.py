@@ -10,8 +10,7 @@ from typing import Any
 from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.logged import MLMODEL
 from catalogger.errors import masked
-from catalogger.loggers.layout import Layout
-from catalogger.loggers.mlflow_registry import stand_at
+from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.record import POINTER, Logged
 from catalogger.validators.mlflow_versions import has
 

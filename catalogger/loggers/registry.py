@@ -27,11 +27,7 @@ class Version:
 
 
 class Registry(Protocol):
-    """Versions of models.  `takes_files` says whether it keeps files of its own, which are then sent to it once, or
-    points at those of the logged model.
-    """
-
-    takes_files: bool
+    """Versions of models."""
 
     def versions_with(self, name: str, tag: str, value: str) -> list[Version]:
         """READY versions of the model that carry FINGERPRINT or SHAPE with this value, newest first."""

@@ -17,8 +17,7 @@ from typing import Any
 
 from catalogger.errors import CataloggerError, NotEnoughRoom, Refused, RegistryError
 from catalogger.files.digests import Tick
-from catalogger.loggers.layout import Layout
-from catalogger.loggers.mlflow_registry import stand_at
+from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.record import Logged
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Version, existing
 from catalogger.loggers.surface import FAILED, PENDING, READY, Mark, Row, Surface
@@ -62,8 +61,6 @@ class Registered:
 
 class UnityRegistry:
     """Versions of models in one Unity Catalog."""
-
-    takes_files = True
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
@@ -117,7 +114,7 @@ class UnityRegistry:
         for _ in range(_TRIES):
             with _still_pending(name, row):
                 moved, offer = self._send(name, row, offer, tick)
-                sent = _sum(sent, moved)
+                sent += moved
                 if self._is_ours(name, row):
                     self._finalize(name, row, offer)
             read = self.surface.version(name, row.number)
@@ -180,7 +177,7 @@ class UnityRegistry:
         offer = replace(offer, mark=mark)
         if extra := set(there) - {f.path for f in offer.files()}:
             storage.remove(sorted(extra))
-        sent = _sum(sent, storage.send([_small(offer.folder, offer.folder / MANIFEST)], lambda _: None))
+        sent += storage.send([_small(offer.folder, offer.folder / MANIFEST)], lambda _: None)
         _compare(name, storage.listing(), _expected(offer), exact=True)
         return sent, offer
 
@@ -295,12 +292,6 @@ def _compare(name: str, there: Mapping[str, int], wanted: Mapping[str, int], *, 
             f" {', '.join(wrong[:3])}.",
             "Run the same command again.",
         )
-
-
-def _sum(one: Sent, other: Sent) -> Sent:
-    return Sent(
-        one.read + other.read, one.written + other.written, one.sent + other.sent, {**one.digests, **other.digests}
-    )
 
 
 def _clash(name: str, row: Row) -> str:

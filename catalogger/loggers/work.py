@@ -18,9 +18,9 @@ from catalogger.files.place import Weights, existing
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel
 from catalogger.loggers.glance import artifacts_to_be, may_hold
-from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path
+from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path, stand_at
 from catalogger.loggers.lock import registration_lock
-from catalogger.loggers.mlflow_registry import MlflowRegistry, stand_at
+from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.package import manifest, point_at, pointer, restore
 from catalogger.loggers.placing import Placing

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from catalogger.remote.cloud import PART, CloudStorage, Content, Stored
-from catalogger.remote.cloud_http import TIMEOUT, missing, patient, plain_session, refused, unreachable
+from catalogger.remote.cloud_http import missing, patient, plain_session, refused, unreachable
 from catalogger.remote.patience import TryAgain, patiently
+from catalogger.remote.rest import TIMEOUT
 
 T = TypeVar("T")
 

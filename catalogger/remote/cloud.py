@@ -9,10 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Protocol
 
-from catalogger.errors import (
-    DiskError,
-    RegistryError,
-)
+from catalogger.errors import DiskError, RegistryError
 from catalogger.files.digests import Tick
 from catalogger.remote.storage import Sending, Sent
 
@@ -153,8 +150,7 @@ class CloudStorage:
                 stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        digests = {path: sha256 for one in done for path, sha256 in one.digests.items()}
-        return Sent(sum(one.read for one in done), 0, sum(one.sent for one in done), digests)
+        return sum(done, Sent())
 
     def free(self) -> int | None:
         """None: the storage does not tell."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
 
 
-TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
 _CODE = re.compile(r'<Code>(\w+)</Code>|"(?:reason|error_code)":\s*"(\w+)"|ErrorCode:(\w+)')
 _FULL = re.compile(r"storage_?quota|insufficient_?storage|no space", re.IGNORECASE)
 _FIX_NETWORK = "Check the network, then run the same command again: what has arrived and can be verified is kept."

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from catalogger.errors import (
-    AccessDenied,
-    Refused,
-)
+from catalogger.errors import AccessDenied, Refused
+from catalogger.remote.cloud import CloudStorage, Content, Stored
+from catalogger.remote.cloud_http import answered, plain_session, refused
+from catalogger.remote.directories import asked_of, entries, sizes_below
 from catalogger.remote.patience import TryAgain, patiently
-from catalogger.remote.rest import Rest
+from catalogger.remote.rest import TIMEOUT, Rest
 
 if TYPE_CHECKING:
     from requests import Response
-
-from catalogger.remote.cloud import CloudStorage, Content, Stored
-from catalogger.remote.cloud_http import TIMEOUT, answered, plain_session, refused
 
 
 def default_storage(full_name: str, version: str, registry_uri: str) -> CloudStorage:
@@ -37,20 +34,12 @@ class _Default:
         self._root, self._rest, self._session = root, rest, plain_session()
 
     def sizes(self) -> Mapping[str, int]:
-        found: dict[str, int] = {}
-        folders = [self._root]
-        while folders:
-            for entry in self._entries(folders.pop()):
-                if entry.get("is_directory"):
-                    folders.append(entry["path"].rstrip("/"))
-                else:
-                    found[entry["path"].removeprefix(f"{self._root}/")] = int(entry.get("file_size", 0))
-        return found
+        return sizes_below(asked_of(self._rest), self._root)
 
     def stored(self, path: str) -> Stored:
         whole = f"{self._root}/{path}"
-        sizes = {entry["path"]: int(entry.get("file_size", 0)) for entry in self._entries(whole.rpartition("/")[0])}
-        return Stored(sizes.get(whole, 0))
+        beside = entries(asked_of(self._rest), whole.rpartition("/")[0])
+        return Stored(next((int(e.get("file_size", 0)) for e in beside if e["path"] == whole), 0))
 
     def put(self, path: str, content: Content) -> None:
         self._by_signed_address("upload", "PUT", path, content)
@@ -64,20 +53,6 @@ class _Default:
         except Refused as refused:
             if refused.status != 404:
                 raise
-
-    def _entries(self, folder: str) -> Iterator[dict[str, Any]]:
-        query: dict[str, str] = {}
-        while True:
-            try:
-                page = self._rest.call("GET", f"/api/2.0/fs/directories{quote(folder)}", query=query)
-            except Refused as refused:
-                if refused.status != 404:
-                    raise
-                return
-            yield from page.get("contents", [])
-            if not page.get("next_page_token"):
-                return
-            query = {"page_token": page["next_page_token"]}
 
     def _by_signed_address(self, kind: str, method: str, path: str, content: Content | None = None) -> bytes:
         renewed = False

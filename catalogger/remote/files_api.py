@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -26,9 +26,10 @@ from catalogger.errors import (
     human,
 )
 from catalogger.files.digests import Tick
+from catalogger.remote.directories import sizes_below
 from catalogger.remote.patience import TryAgain, patiently, retry_seconds
-from catalogger.remote.rest import Rest
 from catalogger.remote.storage import Sending, Sent
+from catalogger.remote.workspace import workspace_rest
 
 if TYPE_CHECKING:
     from databricks.sdk.core import Config
@@ -60,22 +61,12 @@ class FilesStorage:
     def __init__(self, location: str, config: Config) -> None:
         self.location = location.rstrip("/")
         self._files = _client(config)
-        self._rest = Rest(str(config.host), config.authenticate, (10.0, float(config.http_timeout_seconds or 60)))
+        self._rest = workspace_rest(config, (10.0, float(config.http_timeout_seconds or 60)))
         self._large = int(config.files_ext_multipart_upload_min_stream_size)  # bytes; smaller ones go in one request
 
     def listing(self) -> Mapping[str, int]:
         """Every file below the location, with its size in bytes; none where the location is not there."""
-        found: dict[str, int] = {}
-        folders = [""]
-        while folders:
-            folder = folders.pop()
-            for entry in self._entries(folder):
-                path = f"{folder}{entry['name']}"
-                if entry.get("is_directory"):
-                    folders.append(f"{path}/")
-                else:
-                    found[path] = int(entry.get("file_size", 0))
-        return found
+        return sizes_below(self._document, self.location)
 
     def send(self, files: Sequence[Sending], tick: Tick) -> Sent:
         """Bring the files there, small ones at the same time and first: they show at once whether it is allowed.
@@ -107,7 +98,7 @@ class FilesStorage:
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these files; one that is not there is none."""
         for path in paths:
-            self._ask("DELETE", f"files{quote(self._path(path))}")
+            self._ask("DELETE", f"/api/2.0/fs/files{quote(self._path(path))}")
 
     def _path(self, path: str) -> str:
         return f"{self.location}/{path}"
@@ -144,26 +135,19 @@ class FilesStorage:
 
     def _size(self, path: str) -> int | None:
         """The size of a file there; None where there is none."""
-        answer = self._ask("HEAD", f"files{quote(path)}")
+        answer = self._ask("HEAD", f"/api/2.0/fs/files{quote(path)}")
         return None if answer is None else int(answer[1].get("Content-Length", -1))
 
-    def _entries(self, folder: str) -> Iterator[Mapping[str, Any]]:
-        token = None
-        while True:
-            query = {"page_token": token} if token else None
-            answer = self._ask("GET", f"directories{quote(self._path(folder))}", query)
-            page = answer[0] if answer else {}
-            yield from page.get("contents", ())
-            token = page.get("next_page_token")
-            if not token:
-                return
+    def _document(self, path: str, query: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        answer = self._ask("GET", path, query)
+        return answer[0] if answer else None
 
     def _ask(
         self, method: str, path: str, query: Mapping[str, Any] | None = None
     ) -> tuple[Mapping[str, Any], Mapping[str, str]] | None:
         """The answer's document and headers; None where the file or folder is not there."""
         try:
-            return self._rest.answer(method, f"/api/2.0/fs/{path}", query=query)
+            return self._rest.answer(method, path, query=query)
         except Refused as refused:
             if refused.status == 404:
                 return None

@@ -9,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from catalogger.errors import (
-    CataloggerError,
-)
+from catalogger.errors import CataloggerError
 from catalogger.remote.cloud import PART, CloudStorage, Content, Stored
-from catalogger.remote.cloud_http import TIMEOUT, missing, patient, refused, unreachable
+from catalogger.remote.cloud_http import missing, patient, refused, unreachable
 from catalogger.remote.patience import TryAgain, patiently
+from catalogger.remote.rest import TIMEOUT
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from catalogger.remote.patience import PASSING, TryAgain, asked_pause, patiently
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
-_TIMEOUT = (10.0, 60.0)
+TIMEOUT = (10.0, 60.0)
 _FIX_NETWORK = "Check the address and the network, then run the same command again."
 
 
@@ -24,7 +24,7 @@ class Rest:
     """
 
     def __init__(
-        self, base: str, headers: Callable[[], Mapping[str, str]] = dict, timeout: tuple[float, float] = _TIMEOUT
+        self, base: str, headers: Callable[[], Mapping[str, str]] = dict, timeout: tuple[float, float] = TIMEOUT
     ) -> None:
         import requests
 

@@ -29,6 +29,14 @@ class Sent:
     sent: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    def __add__(self, other: Sent) -> Sent:
+        return Sent(
+            self.read + other.read,
+            self.written + other.written,
+            self.sent + other.sent,
+            {**self.digests, **other.digests},
+        )
+
 
 class Storage(Protocol):
     """The files below one location.  Nothing outside of it is read or changed.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from catalogger.errors import AccessDenied, NetworkUnreachable, UsageError
 from catalogger.remote.patience import TryAgain
-from catalogger.remote.rest import Rest
+from catalogger.remote.rest import TIMEOUT, Rest
 
 if TYPE_CHECKING:
     from databricks.sdk.core import Config
@@ -42,8 +42,12 @@ def workspace(uri: str) -> Rest:
     """Calls to the workspace.  Raises what `workspace_config` raises."""
     if (personal := _personal(uri)) is not None:
         return personal
-    config = workspace_config(uri)
-    return Rest(str(config.host), lambda: _headers(config))
+    return workspace_rest(workspace_config(uri))
+
+
+def workspace_rest(config: Config, timeout: tuple[float, float] = TIMEOUT) -> Rest:
+    """Calls to the workspace of a configuration; `timeout` as for `Rest`."""
+    return Rest(str(config.host), lambda: _headers(config), timeout)
 
 
 def _headers(config: Config) -> dict[str, str]:
