@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,52 +23,29 @@ if TYPE_CHECKING:
 _SPARE = 50_000_000  # bytes that a file system should keep free beside the plan: database, logs, small files
 
 
-def make_plan(job: Job, stores: Stores, mlmodel: str = "", root: str | None = None) -> Plan:
+def make_plan(job: Job, stores: Stores, mlmodel: str = "", *, sends: bool = False, root: str | None = None) -> Plan:
     """Files, bytes, names and disk of the job, with the text of MLmodel where it is to be shown.  Changes nothing.
 
-    `root` is where a registry that takes files keeps them, as far as that is known.
+    `sends` says that the registry takes the files, and `root` where it keeps them, as far as that is known.
     """
-    if job.package:
-        return _plan_of_sending(job, stores, mlmodel, local_folder(root) if root else None)
-    fetched = to_fetch(job.checkpoint)
-    artifacts = artifact_folder(stores)
-    weights = job.layout.weight_bytes
-    small = job.layout.size - weights
-    how = way(job, artifacts)
-    written = small + (weights if how == "copied" else 0)
-    needs = [(cache_root(), fetched)] if fetched else []
-    needs.append((artifacts, written) if artifacts else (Path(tempfile.gettempdir()), small))
+    fetched, artifacts = to_fetch(job.checkpoint), artifact_folder(stores)
+    size, small = job.layout.size, job.layout.size - job.layout.weight_bytes
+    places = [] if job.points_to else [artifacts]  # of all files; None where they are uploaded
+    places += [local_folder(root) if root else None] if sends else []
+    ways = [way(job, place) for place in places]
+    written = [(p, size if how == "copied" else small) for p, how in zip(places, ways, strict=True) if p]
+    needs = ([(cache_root(), fetched)] if fetched else []) + written
+    if job.points_to or not artifacts:
+        needs.append((artifacts or Path(tempfile.gettempdir()), small))
     return Plan(
         files={i.path: i.size for i in job.layout.items},
         left_out=job.checkpoint.left_out,
         to_fetch=fetched,
-        to_write=written if artifacts else 0,
-        to_upload=0 if artifacts else job.layout.size,
-        weights=how,
+        to_write=sum(count for _, count in written),
+        to_upload=size * places.count(None),
+        weights=ways[-1],
         disks=tuple(_by_file_system(needs)),
         mlmodel=mlmodel,
-    )
-
-
-def _plan_of_sending(job: Job, stores: Stores, mlmodel: str, root: Path | None) -> Plan:
-    """As above, for a registry that takes the files: the logged model holds the small ones, or all of them."""
-    alone = make_plan(replace(job, package=None), stores, mlmodel)
-    size, small = job.layout.size, job.layout.size - job.layout.weight_bytes
-    how = way(job, root)
-    needs = [(root, small if how == "linked" else size)] if root else []
-    if job.points_to:
-        logged = artifact_folder(stores) or Path(tempfile.gettempdir())
-        needs += [(logged, small)] + ([(cache_root(), alone.to_fetch)] if alone.to_fetch else [])
-        disks = tuple(_by_file_system(needs))
-    else:
-        disks = alone.disks + tuple(_by_file_system(needs))
-    written = sum(need for folder, need in needs if folder == root)
-    return replace(
-        alone,
-        to_write=written + (0 if job.points_to else alone.to_write),
-        to_upload=(0 if root else size) + (0 if job.points_to else alone.to_upload),
-        weights=how,
-        disks=disks,
     )
 
 

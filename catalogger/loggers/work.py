@@ -86,21 +86,30 @@ class Work:
         self.fields: dict[str, Any] = {}
         self.layout = Layout(())
 
+    @property
+    def _sends(self) -> bool:
+        """Whether the registry takes the files itself."""
+        return self.request.stores.kind != "mlflow"
+
+    @property
+    def _light(self) -> bool:
+        """Whether the model is logged without its weights."""
+        return self._sends and self.request.tracking == "auto"
+
     def plan(self) -> Outcome:
         """What would be done.  Nothing is changed: a store that is not there is not made."""
         self._lay_out()
         stores, known = self.request.stores, None
         with self._stores():
-            if stores.kind == "mlflow" and not stores.exist:
+            if not (self._sends or stores.exist):
                 self._check(self.facts, NAMED)
             else:
                 registry = open_registry(stores, upload=self.request.upload)
                 self._look_at_name(registry)
                 digest = self._fingerprint()
                 known = self._registered(registry, digest) if digest else None
-            self._package = None if stores.kind == "mlflow" else Path(tempfile.gettempdir())
             job = self._job()
-            plan = make_plan(job, stores, preview(job), self._root())
+            plan = make_plan(job, stores, preview(job), sends=self._sends, root=self._root())
         if known:
             plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
         return self._outcome("planned", known, None, plan=plan)
@@ -113,7 +122,7 @@ class Work:
             registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
             self._begun_early(alone=alone),
         ):
-            if request.stores.kind == "mlflow":
+            if not self._sends:
                 with self._stores():
                     registry = MlflowRegistry(request.stores)
                     return self._unchanged(registry) or self._log_and_register(registry)
@@ -288,7 +297,7 @@ class Work:
         """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
         staging = self._staging() if alone else None
         try:
-            if self.request.weights == "link" and self.request.stores.kind == "mlflow":
+            if self.request.weights == "link" and not self._sends:
                 self._begin_hashing()
             elif staging:
                 shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
@@ -307,7 +316,7 @@ class Work:
         """
         stores, name, shape = self.request.stores, self.request.name, self._shape()
         unknown = any(i.sha256 is None for i in self.layout.weights)
-        if stores.kind != "mlflow" or not (unknown and self.checkpoint.root):
+        if self._sends or not (unknown and self.checkpoint.root):
             return None
         folder = artifacts_to_be(stores)
         if not folder or way(self._job(), folder) != "copied" or not has_room(folder, self.layout.size):
@@ -347,7 +356,7 @@ class Work:
         """
         import mlflow
 
-        digest = self._shape() if self._package else self._fingerprint()
+        digest = self._shape() if self._sends else self._fingerprint()
         if digest is None:
             return None
         key = _logged_key(digest)
@@ -366,17 +375,17 @@ class Work:
         return None
 
     def _taken_up(self, location: str) -> bool:
-        folder, light = local_folder(location), self.request.tracking == "auto"
+        folder = local_folder(location)
         if self._package is None:
             return stand_at(location, self.layout)
-        if not light and folder is None:
+        if folder is None and not self._light:
             return False  # it would have to be fetched whole
         return restore(self._package, folder, location, self.layout)
 
     def _fetch(self, *, writes: bool) -> None:
         """Bring the weights here, once it is known that there is room for them, and for the model where it `writes`."""
         request = self.request
-        plan = make_plan(self._job(), request.stores, root=self._root())
+        plan = make_plan(self._job(), request.stores, sends=self._sends, root=self._root())
         if writes and not self._ahead:  # which has looked, and has taken of that room since
             require_room(plan)
         if plan.to_fetch:
@@ -387,7 +396,7 @@ class Work:
     def _log(self) -> Logged:
         request, size = self.request, self.layout.weight_bytes
         how = way(self._job(), artifact_folder(request.stores))
-        light = self._package and request.tracking == "auto"
+        light = self._light
         request.progress.say(
             "Logging the model without its weights" if light else f"Logging {human(size)} of weights ({how})"
         )
@@ -399,14 +408,14 @@ class Work:
     def _seal(self, digests: Mapping[str, str], location: str, uri: str) -> Mapping[str, str]:
         digest = (
             self._shape()
-            if self._package
+            if self._sends
             else fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
         )
         return {_logged_key(digest): f"{self.request.name} {uri} {location}"} if digest else {}
 
     def _job(self, tick: Tick = lambda _: None) -> Job:
         request, points_to = self.request, None
-        if self._package and request.tracking == "auto":
+        if self._light:
             points_to = pointer(request.name, request.stores.registry_uri, self._shape(), self.checkpoint, self.layout)
         return Job(
             request.recipe,
