@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shutil
-import socketserver
 import ssl
 import threading
 import uuid
@@ -23,11 +22,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socket import SHUT_RDWR, socket
+from socket import SHUT_RDWR
 from typing import BinaryIO, Literal, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from fakes.loopback import Loopback, Quiet
 
 _NOW = formatdate(usegmt=True)
 FOREVER = math.inf
@@ -160,7 +161,7 @@ class Server:
         self._orders: list[_Order] = []
         self._requests: list[Request] = []
         self._lock = threading.Lock()
-        self._http = _Http(self)
+        self._http = Loopback(partial(_Handler, self), goodbye=True)
         self.url = self._http.url
 
     def __enter__(self) -> Server:
@@ -564,60 +565,16 @@ def default(root: Path) -> Server:
     return service.server
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = False  # server_close() joins only threads that are not daemons
-    request_queue_size = 64
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(("127.0.0.1", 0), partial(_Handler, server))
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self._open: set[socket] = set()
-        self._loop = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, name=self.url)
-
-    def server_bind(self) -> None:
-        # HTTPServer.server_bind asks a name server for the host's full name, which may take seconds.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: socket | tuple[bytes, socket], client_address: object) -> None:
-        self._open.add(cast(socket, request))
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket | tuple[bytes, socket]) -> None:
-        self._open.discard(cast(socket, request))
-        super().shutdown_request(request)
-
-    def hold(self, connection: socket) -> None:
-        """Another socket to hang up in the end."""
-        self._open.add(connection)
-
-    def start(self) -> None:
-        self._loop.start()
-
-    def stop(self) -> None:
-        self.shutdown()
-        self._loop.join()
-        for connection in tuple(self._open):  # kept-alive connections would hold their threads for ever
-            with suppress(OSError):
-                connection.shutdown(SHUT_RDWR)
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
+class _Handler(Quiet, BaseHTTPRequestHandler):
     def __init__(self, server: Server, *args: object) -> None:
         self.ours = server
         super().__init__(*args)  # type: ignore[arg-type]  # socketserver's three positional arguments
 
     def handle(self) -> None:
-        with suppress(ConnectionError, ssl.SSLError):  # clients hang up as they like
+        with suppress(ssl.SSLError):
             super().handle()
         if isinstance(self.connection, ssl.SSLSocket):
             self.connection.close()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean; `Server.requests` is the log."""
 
     def do_CONNECT(self) -> None:
         """As a proxy: the host that is asked for is this server itself, by the name that it was asked for."""

@@ -10,18 +10,17 @@ import hashlib
 import io
 import json
 import re
-import socketserver
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socket import SHUT_RDWR, socket
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from fakes.loopback import Loopback, Quiet
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".gguf", ".h5", ".msgpack")
 LFS_BYTES = 10_000_000
@@ -132,8 +131,8 @@ class Hub:
         self._faults: list[_Fault] = []
         self._requests: list[Request] = []
         self._lock = threading.Lock()
-        self._server = _Server(self)
-        self._cdn = _Server(self) if redirect else None
+        self._server = Loopback(partial(_Handler, self), goodbye=True)
+        self._cdn = Loopback(partial(_Handler, self), goodbye=True) if redirect else None
         self.url = self._server.url
 
     def __enter__(self) -> Hub:
@@ -327,55 +326,12 @@ class Hub:
         return _ranged(entry, call, headers)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # server_close() joins only threads that are not daemons
-    request_queue_size = 128
-
-    def __init__(self, hub: Hub) -> None:
-        super().__init__(("127.0.0.1", 0), partial(_Handler, hub))
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self._open: set[socket] = set()
-        self._loop = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, name=self.url)
-
-    def server_bind(self) -> None:
-        # HTTPServer.server_bind asks a name server for the host's full name, which may take seconds.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: socket | tuple[bytes, socket], client_address: object) -> None:
-        self._open.add(cast(socket, request))
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket | tuple[bytes, socket]) -> None:
-        super().shutdown_request(request)
-        self._open.discard(cast(socket, request))
-
-    def start(self) -> None:
-        self._loop.start()
-
-    def stop(self) -> None:
-        self.shutdown()
-        self._loop.join()
-        for connection in tuple(self._open):  # kept-alive connections would hold their threads for ever
-            with suppress(OSError):
-                connection.shutdown(SHUT_RDWR)
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(Quiet, BaseHTTPRequestHandler):
     wbufsize = -1  # head and small body leave in one write
 
     def __init__(self, hub: Hub, *args: object) -> None:
         self.hub = hub
         super().__init__(*args)  # type: ignore[arg-type]  # socketserver's three positional arguments
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # clients hang up as they like
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean; `Hub.requests` is the log."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 import socket
-import socketserver
 import struct
 import subprocess
 import tempfile
@@ -24,12 +23,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from fakes.loopback import Loopback, Quiet
 from fakes.s3_signing import TOKEN, out_of_query, resigned
+from fakes.tracking import free_port
 
 VERSION = "v1.8.0"
 _MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
@@ -88,7 +89,7 @@ class S3Server:
         shutil.rmtree(self._folder)
 
     def _started(self, binary: Path) -> bool:
-        port = _free_port()
+        port = free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -205,7 +206,7 @@ class S3Proxy:
         self._requests: list[Request] = []
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
-        self._server = _Server(self)
+        self._server = Loopback(partial(_Handler, self))
         self.endpoint = self._server.url
 
     def __enter__(self) -> S3Proxy:
@@ -298,58 +299,14 @@ class S3Proxy:
                 )
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # server_close() joins only threads that are not daemons
-    request_queue_size = 128
-
-    def __init__(self, proxy: S3Proxy) -> None:
-        super().__init__(("127.0.0.1", 0), partial(_Handler, proxy))
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self._open: set[socket.socket] = set()
-        self._loop = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, name=self.url)
-
-    def server_bind(self) -> None:
-        # HTTPServer.server_bind asks a name server for the host's full name, which may take seconds.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        self._open.add(cast(socket.socket, request))
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
-        self.close_request(request)  # without a goodbye, so that a reset is one
-        self._open.discard(cast(socket.socket, request))
-
-    def start(self) -> None:
-        self._loop.start()
-
-    def stop(self) -> None:
-        self.shutdown()
-        self._loop.join()
-        for connection in tuple(self._open):  # stalled and kept-alive ones would hold their threads for ever
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.server_close()
-
-
 class _ResetError(ConnectionError):
     """An order to reset the connection was carried out."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
+class _Handler(Quiet, BaseHTTPRequestHandler):
     def __init__(self, proxy: S3Proxy, *args: object) -> None:
         self.proxy = proxy
         super().__init__(*args)  # type: ignore[arg-type]  # socketserver's three positional arguments
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # clients hang up as they like
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean; `S3Proxy.requests` is the log."""
 
     def handle_expect_100(self) -> bool:
         return True  # said by _body, so that a refused request need not send it
@@ -482,9 +439,3 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         raise _ResetError
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -37,7 +37,7 @@ class TrackingServer:
             self._process.wait(30)
 
     def _started(self) -> bool:
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -69,7 +69,7 @@ class TrackingServer:
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

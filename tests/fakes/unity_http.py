@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import socket
-import socketserver
 import struct
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Protocol, cast
 
+from fakes.loopback import Loopback, Quiet
 from fakes.workspace_orders import Fault, Record
 
 _NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
@@ -51,69 +50,30 @@ class Server:
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
-        self._listener: _Listener | None = _Listener(answering, 0)
-        self.port = self._listener.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._listener: Loopback | None = self._listening(0)
+        self.port, self.url = self._listener.port, self._listener.url
         self.stopped = threading.Event()
 
     def start(self) -> None:
-        self._listener = self._listener or _Listener(self._answering, self.port)
+        self._listener = self._listener or self._listening(self.port)
         self.stopped.clear()
-        self._loop = threading.Thread(target=self._listener.serve_forever, args=(0.02,), name=self.url)
-        self._loop.start()
+        self._listener.start()
 
     def stop(self) -> None:
         listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        listener.shutdown()
-        self._loop.join()
-        listener.hang_up()
-        self.stopped.set()
-        listener.server_close()
+        if listener:
+            listener.stop(self.stopped.set)
+
+    def _listening(self, port: int) -> Loopback:
+        return Loopback(partial(_Handler, self._answering), port)
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = False  # server_close() joins only threads that are not daemons
-    request_queue_size = 128
-
-    def __init__(self, answering: Answering, port: int) -> None:
-        super().__init__(("127.0.0.1", port), partial(_Handler, answering))
-        self._open: set[socket.socket] = set()
-
-    def server_bind(self) -> None:
-        # HTTPServer.server_bind asks a name server for the host's full name, which may take seconds.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        self._open.add(cast(socket.socket, request))
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
-        self.close_request(request)  # without a goodbye, so that a reset is one
-        self._open.discard(cast(socket.socket, request))
-
-    def hang_up(self) -> None:
-        for connection in tuple(self._open):  # stalled and kept-alive ones would hold their threads for ever
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(Quiet, BaseHTTPRequestHandler):
     wbufsize = -1  # head and small body leave in one write
 
     def __init__(self, answering: Answering, *args: object) -> None:
         self.answering = answering
         super().__init__(*args)  # type: ignore[arg-type]  # socketserver's three positional arguments
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # clients hang up as they like
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean; the record of requests is the log."""
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -23,7 +23,7 @@ from fakes.workspace_grants import EVERYONE, Kind
 from fakes.workspace_models import Model, Registry, Vending, Version
 from fakes.workspace_orders import Fault, Orders, Record, Request
 from fakes.workspace_refusal import RefusalError, document, wrong
-from fakes.workspace_server import Call, Server
+from fakes.workspace_server import Call, server
 
 ORG_ID = "1234567890123456"
 
@@ -60,7 +60,7 @@ class Workspace:
         self._tracking = urlsplit(tracking).netloc if tracking else None
         self._registry = Registry(vending)
         self._lock = threading.RLock()
-        self._server = Server(self)
+        self._server = server(self)
         self.url = self._server.url
         self.files = FilesApi(root, lambda: self.url)
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-import socketserver
 import struct
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from fakes.files_api import Reply
+from fakes.loopback import Loopback, Quiet
 from fakes.workspace_orders import Fault, Record
 
 _BLOCK = 1 << 18
@@ -88,57 +86,17 @@ class Answering(Protocol):
     def answer(self, call: Call) -> Reply: ...
 
 
-class Server(ThreadingHTTPServer):
-    """On a free port of 127.0.0.1, between `start` and `stop`."""
-
-    daemon_threads = False  # server_close() joins only threads that are not daemons
-    request_queue_size = 128
-
-    def __init__(self, answering: Answering) -> None:
-        super().__init__(("127.0.0.1", 0), partial(_Handler, answering))
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self._open: set[socket.socket] = set()
-        self._loop = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, name=self.url)
-
-    def server_bind(self) -> None:
-        # HTTPServer.server_bind asks a name server for the host's full name, which may take seconds.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        self._open.add(cast(socket.socket, request))
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
-        self.close_request(request)  # without a goodbye, so that a reset is one
-        self._open.discard(cast(socket.socket, request))
-
-    def start(self) -> None:
-        self._loop.start()
-
-    def stop(self) -> None:
-        self.shutdown()
-        self._loop.join()
-        for connection in tuple(self._open):  # stalled and kept-alive ones would hold their threads for ever
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.server_close()
+def server(answering: Answering) -> Loopback:
+    """The server, not started yet."""
+    return Loopback(partial(_Handler, answering))
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(Quiet, BaseHTTPRequestHandler):
     wbufsize = -1  # head and small body leave in one write
 
     def __init__(self, answering: Answering, *args: object) -> None:
         self.answering = answering
         super().__init__(*args)  # type: ignore[arg-type]  # socketserver's three positional arguments
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # clients hang up as they like
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean; the record of requests is the log."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
