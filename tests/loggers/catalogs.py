@@ -17,6 +17,8 @@ from fakes.unity import Unity
 from fakes.workspace import Workspace
 from fakes.workspace_models import Vending
 
+from catalogger import Outcome, log_model
+
 Kind = Literal["oss-folder", "oss-s3", "databricks-storage", "databricks-files"]
 KINDS: tuple[Kind, ...] = ("oss-folder", "oss-s3", "databricks-storage", "databricks-files")
 NAME = "main.ml.bot"
@@ -202,3 +204,9 @@ def another_machine(folder: Path) -> Iterator[None]:
             yield
         finally:
             os.chdir(before)
+
+
+def log(source: Path, catalog: Catalog, **more: Any) -> Outcome:
+    """The main job for this catalog."""
+    uri = more.pop("registry_uri", catalog.uri)
+    return log_model("llama-chat", source=source, name=more.pop("name", NAME), registry_uri=uri, **more)

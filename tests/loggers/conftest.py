@@ -7,9 +7,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from fakes import checkpoints
 from fakes.s3 import S3Server
 from fakes.tracking import TrackingServer
-from loggers.catalogs import KINDS, Catalog, opened
+from loggers.catalogs import KINDS, Catalog, DatabricksCatalog, OssCatalog, opened
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +43,23 @@ def catalog(request: pytest.FixtureRequest, s3_server: S3Server, tmp_path: Path)
     """A Unity Catalog of each kind, with each way that files take."""
     with opened(request.param, s3_server, tmp_path / "catalog") as found:
         yield found
+
+
+@pytest.fixture
+def oss(s3_server: S3Server, tmp_path: Path) -> Iterator[OssCatalog]:
+    """An open-source server whose files go to a folder."""
+    with opened("oss-folder", s3_server, tmp_path / "catalog") as found:
+        yield found
+
+
+@pytest.fixture
+def workspace(s3_server: S3Server, tmp_path: Path) -> Iterator[DatabricksCatalog]:
+    """A workspace that gives credentials for S3."""
+    with opened("databricks-storage", s3_server, tmp_path / "catalog") as found:
+        yield found
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    """A small checkpoint in two shards."""
+    return checkpoints.llama(tmp_path / "llama", shards=2)

@@ -11,11 +11,6 @@ from catalogger import check, lint, log_model
 from catalogger.errors import CheckpointError, NetworkUnreachable, SourceInvalid
 
 
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    return checkpoints.llama(tmp_path / "llama", shards=2)
-
-
 def test_a_model_on_a_server_is_looked_at_by_its_small_files(llama: Path, mlflow_server: str) -> None:
     log_model("llama-chat", source=llama, name="main.ml.bot", aliases=["champion"], tracking_uri=mlflow_server)
     for model in ("models:/main.ml.bot/1", "models:/main.ml.bot@champion"):

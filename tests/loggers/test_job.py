@@ -34,11 +34,6 @@ def _tree(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    return checkpoints.llama(tmp_path / "llama", shards=2)
-
-
 def _log(source: Path, **more: Any) -> Any:
     return log_model("llama-chat", source=source, name=more.pop("name", "main.ml.bot"), **more)
 

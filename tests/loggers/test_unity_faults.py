@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import checkpoints
-from fakes.s3 import S3Server
 from fakes.unity import Unity
-from loggers.catalogs import NAME, SESSION, TOKEN, Catalog, DatabricksCatalog, OssCatalog, opened, tree
+from loggers.catalogs import NAME, SESSION, TOKEN, Catalog, DatabricksCatalog, OssCatalog, log, tree
 
-from catalogger import Outcome, log_model
+from catalogger import log_model
 from catalogger.errors import (
     AccessDenied,
     CataloggerError,
@@ -23,29 +20,6 @@ from catalogger.errors import (
     RegistryError,
     UsageError,
 )
-
-
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    return checkpoints.llama(tmp_path / "llama", shards=2)
-
-
-@pytest.fixture
-def workspace(s3_server: S3Server, tmp_path: Path) -> Iterator[DatabricksCatalog]:
-    with opened("databricks-storage", s3_server, tmp_path / "catalog") as found:
-        yield found
-
-
-@pytest.fixture
-def oss(s3_server: S3Server, tmp_path: Path) -> Iterator[OssCatalog]:
-    with opened("oss-folder", s3_server, tmp_path / "catalog") as found:
-        yield found
-
-
-def log(source: Path, catalog: Catalog, **more: Any) -> Outcome:
-    uri = more.pop("registry_uri", catalog.uri)
-    return log_model("llama-chat", source=source, name=more.pop("name", NAME), registry_uri=uri, **more)
-
 
 _CREATE = {"oss": r"POST .*/models/versions", "databricks": r"POST .*/model-versions/create"}
 _FINALIZE = {"oss": r"PATCH .*/finalize", "databricks": r"POST .*/model-versions/finalize"}

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
 from fakes import checkpoints
-from loggers.catalogs import NAME, Catalog, another_machine, tree
+from loggers.catalogs import NAME, Catalog, another_machine, log, tree
 
 from catalogger import Outcome, check, lint, log_model
 from catalogger.errors import CheckFailed, CheckpointError
-
-
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    return checkpoints.llama(tmp_path / "llama", shards=2)
-
-
-def log(source: Path, catalog: Catalog, **more: Any) -> Outcome:
-    return log_model("llama-chat", source=source, name=more.pop("name", NAME), registry_uri=catalog.uri, **more)
 
 
 def _artifacts(outcome: Outcome) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,12 @@ from typing import Any
 import mlflow
 import pytest
 from fakes import checkpoints
-from fakes.s3 import S3Server
 from fakes.unity import Unity
-from loggers.catalogs import NAME, SESSION, Catalog, DatabricksCatalog, OssCatalog, another_machine, opened, tree
+from loggers.catalogs import NAME, SESSION, Catalog, DatabricksCatalog, OssCatalog, another_machine, log, tree
 
-from catalogger import Outcome, log_model
+from catalogger import log_model
 from catalogger.errors import NetworkUnreachable, RegistryError
 from catalogger.remote.rest import Rest
-
-
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    return checkpoints.llama(tmp_path / "llama", shards=2)
-
-
-@pytest.fixture
-def oss(s3_server: S3Server, tmp_path: Path) -> Iterator[OssCatalog]:
-    with opened("oss-folder", s3_server, tmp_path / "catalog") as found:
-        yield found
-
-
-@pytest.fixture
-def workspace(s3_server: S3Server, tmp_path: Path) -> Iterator[DatabricksCatalog]:
-    with opened("databricks-storage", s3_server, tmp_path / "catalog") as found:
-        yield found
-
-
-def log(source: Path, catalog: Catalog, **more: Any) -> Outcome:
-    return log_model("llama-chat", source=source, name=more.pop("name", NAME), registry_uri=catalog.uri, **more)
 
 
 @pytest.mark.parametrize("tracking", ["auto", "full"])
