@@ -120,7 +120,7 @@ def test_interrupted_while_fetching(big: Path, work: Path, monkeypatch: pytest.M
 def test_logged_and_not_registered_is_picked_up(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between logging and registering: the next run registers what is there, and copies nothing."""
     from catalogger import log_model
-    from catalogger.loggers.registry import Registry
+    from catalogger.loggers.mlflow_registry import MlflowRegistry
 
     source = checkpoints.llama(tmp_path / "llama")
     with monkeypatch.context() as patched:
@@ -128,7 +128,7 @@ def test_logged_and_not_registered_is_picked_up(tmp_path: Path, work: Path, monk
         def stop(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr(Registry, "register", stop)
+        patched.setattr(MlflowRegistry, "register", stop)
         with pytest.raises(KeyboardInterrupt):
             log_model("llama-chat", source=source, name="main.ml.bot")
     (placed,) = work.rglob("model.safetensors")
