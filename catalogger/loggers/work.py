@@ -147,7 +147,8 @@ class Work:
         """What there is of this content already, with alias and tags made true; None where there is nothing."""
         request = self.request
         self._look_at_name(registry)
-        if not self._hashing and registry.versions_with(request.name, SHAPE, self._shape()):
+        unknown = self._fingerprint() is None and not self._hashing
+        if unknown and registry.versions_with(request.name, SHAPE, self._shape()):
             self._ahead = None
             self._begin_hashing()
         self._finish_hashing()
