@@ -12,12 +12,15 @@
     ├── CheckFailed                    2   findings of severity error; nothing was changed
     ├── ProofRefused                   2   too little memory to load the model; nothing was changed
     ├── ProofFailed                    2   the model does not load, or answers wrongly; nothing was changed
+    ├── NotEligible                    2   provisioned throughput does not serve the version; nothing was created
     ├── AccessDenied                   4   authentication or permission
     ├── NetworkUnreachable             5   the other side cannot be reached or does not answer in time
     ├── DiskError                      6   no room, or not writable
     │   └── NotEnoughRoom
-    └── RegistryError                  7   the registry or tracking server refused or failed
-        └── Refused
+    ├── RegistryError                  7   the registry or tracking server refused or failed
+    │   └── Refused
+    ├── DeploymentPending              8   the endpoint is not ready yet; the model is registered
+    └── DeploymentFailed               9   the endpoint cannot be made ready; the model is registered
 
 Each class keeps its facts as attributes and builds its own message.  Foreign exceptions are translated where they
 are met, with `raise … from`.
@@ -25,6 +28,7 @@ are met, with `raise … from`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -254,6 +258,41 @@ class Refused(RegistryError):
         self.status, self.reason, self.said = status, reason, masked(said)
         self.exit_code = AccessDenied.exit_code if status == 403 else RegistryError.exit_code
         super().__init__(f'"{server}" answered {status}: {said}', "With --debug, all of the answer is shown.")
+
+
+class NotEligible(CataloggerError):
+    """The workspace does not serve the version on provisioned throughput.  `answer` is all that it said; `reasons` are
+    sentences that may explain it.  Nothing was created.
+    """
+
+    code = "not-eligible"
+    exit_code = 2
+
+    def __init__(self, entity: str, answer: Mapping[str, object], reasons: Sequence[str]) -> None:
+        self.entity, self.answer, self.reasons = entity, dict(answer), tuple(reasons)
+        why = "".join(f"\n  {reason}" for reason in reasons)
+        super().__init__(
+            f'Provisioned throughput does not serve "{entity}".\nThe workspace says: {json.dumps(self.answer)}{why}',
+            "Nothing was created. Choose a GPU workload, custom serving, or a model of a served family.",
+        )
+
+
+class DeploymentPending(CataloggerError):
+    """The endpoint is not ready in time, or has no capacity yet.  The model is registered, the endpoint stays."""
+
+    code = "deployment-pending"
+    exit_code = 8
+
+    def __init__(self, message: str, url: str, fix: str) -> None:
+        self.url = url
+        super().__init__(f"{message}\n{url}", fix)
+
+
+class DeploymentFailed(CataloggerError):
+    """The endpoint cannot be made ready.  The model is registered."""
+
+    code = "deployment-failed"
+    exit_code = 9
 
 
 def human(size: int) -> str:

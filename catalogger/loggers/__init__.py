@@ -3,6 +3,6 @@
 from catalogger.loggers.checks import Checked, check, lint
 from catalogger.loggers.job import log_model
 from catalogger.loggers.outcome import Outcome, Plan
-from catalogger.loggers.progress import Progress
+from catalogger.progress import Progress
 
 __all__ = ["Checked", "Outcome", "Plan", "Progress", "check", "lint", "log_model"]

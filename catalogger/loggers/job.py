@@ -19,11 +19,11 @@ from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
-from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.registries import Upload, look
 from catalogger.loggers.stores import Stores, choose_stores, require_reachable
 from catalogger.loggers.unity_databricks import fits_unity_catalog
 from catalogger.loggers.work import LATER, Request, Tracking, work_on
+from catalogger.progress import Progress, Silent
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Target, check_alias, check_name, default_name, environment, run_rules
 

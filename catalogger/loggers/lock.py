@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from catalogger.files.digests import cache_folder
-from catalogger.loggers.progress import Progress
+from catalogger.progress import Progress
 
 
 @contextmanager

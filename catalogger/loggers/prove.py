@@ -23,9 +23,9 @@ from catalogger.checkpoints import LoggedModel, open_logged
 from catalogger.errors import ProofFailed, ProofRefused, UsageError, human
 from catalogger.loggers import prove_child
 from catalogger.loggers.mlmodel import EXAMPLES
-from catalogger.loggers.progress import Progress, Silent
 from catalogger.loggers.proof import Proof, judged
 from catalogger.loggers.record import Job, link_weights, write_small_files
+from catalogger.progress import Progress, Silent
 
 _OVERHEAD = 1_200_000_000
 """Bytes beside the weights.  Measured: 980 MB are resident for a model of no size, MLflow 3.17, Transformers 5.19."""

@@ -25,7 +25,6 @@ from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.package import manifest, point_at, pointer, restore
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
-from catalogger.loggers.progress import Progress
 from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
@@ -35,6 +34,7 @@ from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
 from catalogger.loggers.stores import Stores, local_folder, pointed_at, translated
 from catalogger.loggers.surface import Mark
 from catalogger.loggers.unity import Offer, UnityRegistry
+from catalogger.progress import Progress
 from catalogger.recipes import NamedRecipe
 from catalogger.remote.storage import Sending
 from catalogger.validators import Facts, Report, run_rules

@@ -10,6 +10,7 @@ from catalogger.remote.patience import TryAgain
 from catalogger.remote.rest import TIMEOUT, Rest
 
 if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
     from databricks.sdk.core import Config
 
 
@@ -36,6 +37,14 @@ def workspace_config(uri: str) -> Config:
             "Set DATABRICKS_HOST and DATABRICKS_TOKEN, or log in by `databricks auth login`.",
         ) from error
     return config
+
+
+def workspace_client(profile: str | None = None) -> WorkspaceClient:
+    """The SDK's client by its unified authentication.  Raises what `workspace_config` raises."""
+    config = workspace_config(f"databricks://{profile}" if profile else "databricks")
+    from databricks.sdk import WorkspaceClient
+
+    return WorkspaceClient(config=config)
 
 
 def workspace(uri: str) -> Rest:
