@@ -15,6 +15,7 @@
     ├── NotEligible                    2   provisioned throughput does not serve the version; nothing was created
     ├── AccessDenied                   4   authentication or permission
     ├── NetworkUnreachable             5   the other side cannot be reached or does not answer in time
+    │   └── StreamBroken
     ├── DiskError                      6   no room, or not writable
     │   └── NotEnoughRoom
     ├── RegistryError                  7   the registry or tracking server refused or failed
@@ -220,6 +221,18 @@ class NetworkUnreachable(CataloggerError):
 
     code = "network"
     exit_code = 5
+
+
+class StreamBroken(NetworkUnreachable):
+    """An answer that came piece by piece broke off.  `text` is what had come of it."""
+
+    code = "stream-broken"
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text = text
+        super().__init__(
+            f"{reason} {len(text)} characters had come.", "Ask again; what has come is not the whole answer."
+        )
 
 
 class DiskError(CataloggerError):

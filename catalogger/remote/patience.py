@@ -46,10 +46,10 @@ def patiently(attempt: Callable[[], T]) -> T:
         longest = min(longest * 2, _LONGEST)
 
 
-def asked_pause(value: str | None) -> float | None:
-    """Seconds of a `Retry-After` header; None where there is none, or a date."""
+def asked_pause(value: object) -> float | None:
+    """Seconds of a `Retry-After` header, or of a field of that name; None where there is none, or a date."""
     try:
-        seconds = float(value or "")
+        seconds = float(str(value))
     except ValueError:
         return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
 TIMEOUT = (10.0, 60.0)
+EVENTS = "text/event-stream"
 _FIX_NETWORK = "Check the address and the network, then run the same command again."
 
 
@@ -70,6 +71,33 @@ class Rest:
 
         return attempt() if once else patiently(attempt)
 
+    def blocks(self, path: str, body: Mapping[str, Any]) -> Iterator[bytes]:
+        """What a POST is answered with, as it comes: server-sent events, not taken apart.  It is sent once.
+
+        Raises what `call` raises with `once`, and UsageError where the answer is no stream, before the first block;
+        NetworkUnreachable where the answer breaks off.
+        """
+        headers = {**self._credentials(), "Accept": EVENTS}
+        response = self._send("POST", path, body, None, headers, stream=True)
+        if response.status_code >= 300:
+            self._read(response)
+        if not response.headers.get("Content-Type", "").startswith(EVENTS):
+            response.close()
+            raise UsageError(f'"{self.base}" does not answer this in a stream.', "Ask without streaming.")
+        return self._arriving(response)
+
+    def _arriving(self, response: Response) -> Iterator[bytes]:
+        from requests import exceptions
+
+        # Only of chunks it is known where what has come ends: elsewhere, to ask for more bytes is to wait for them.
+        chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        with response:
+            try:
+                yield from response.iter_content(None if chunked else 1)
+            except exceptions.RequestException as error:
+                lost = f'The answer of "{self.base}" broke off.'
+                raise NetworkUnreachable(lost, "Ask again.") from error
+
     def _credentials(self) -> dict[str, str]:
         headers = dict(self._headers())
         for value in headers.values():
@@ -87,11 +115,13 @@ class Rest:
         body: Mapping[str, Any] | None,
         query: Mapping[str, Any] | None,
         headers: Mapping[str, str],
+        *,
+        stream: bool = False,
     ) -> Response:
         from requests import exceptions
 
         try:
-            return self._session.request(
+            response = self._session.request(
                 method,
                 f"{self.base}{path}",
                 json=body,
@@ -100,7 +130,11 @@ class Rest:
                 auth=_as_given if "Authorization" in headers else None,
                 timeout=self._timeout,
                 allow_redirects=False,
+                stream=stream,
             )
+            if response.status_code >= 300:
+                response.content  # noqa: B018  read here, where what may go wrong is understood
+            return response
         except exceptions.SSLError as error:
             raise self._without_tls(error) from error
         except (exceptions.ContentDecodingError, exceptions.InvalidHeader) as error:
@@ -137,7 +171,7 @@ class Rest:
             denied = f'"{self.base}" does not know the token, and says: {said}'
             raise AccessDenied(denied, "Set another token, or log in again.")
         if status in PASSING:
-            after = asked_pause(response.headers.get("Retry-After"))
+            after = asked_pause(response.headers.get("Retry-After") or _error(document).get("retry_after"))
             raise TryAgain(NetworkUnreachable(f"{where} again and again: {said}", _FIX_NETWORK), after)
         if status < 300 and _text(response)[:1] == "{":
             raise TryAgain(NetworkUnreachable(f"{where} with a broken document.", _FIX_NETWORK))
@@ -177,7 +211,16 @@ def _said(response: Response, document: Mapping[str, Any] | None) -> tuple[str, 
     if document is None:
         said = "a web page" if _is_page(response) else _text(response)
         return "", _printable((said.splitlines() or [reason])[0][:300])
-    return str(document.get("error_code", ""))[:100], _printable(str(document.get("message") or reason)[:1000])
+    error = _error(document)
+    code = document.get("error_code") or error.get("type") or ""
+    message = document.get("message") or error.get("message") or reason
+    return str(code)[:100], _printable(str(message)[:1000])
+
+
+def _error(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What OpenAI's form of an error holds, in which queries may be refused; empty where it is another form."""
+    error = (document or {}).get("error")
+    return error if isinstance(error, dict) else {}
 
 
 def _printable(text: str) -> str:

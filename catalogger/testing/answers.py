@@ -1,7 +1,7 @@
 """Answers to queries by the registered model itself: MLflow loads the version's files, and its numbers are the answer.
 
 Tokens are the likeliest ones unless the request gives a `temperature`: an endpoint's own default is 1.0, by which no
-two answers are alike.  By chance too, the same request is answered alike: `seed` of the request, else of `ModelAnswers`.
+two answers are alike.  Chance is repeatable: it goes by the `seed` of the request, else by that of `ModelAnswers`.
 """
 
 from __future__ import annotations
