@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from catalogger.errors import CataloggerError
     from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
     from catalogger.recipes import Recipe, load_recipe
+    from catalogger.serving.endpoint import Endpoint
     from catalogger.validators import Finding, Report
 
 __all__ = [
     "CataloggerError",
     "Checked",
     "Checkpoint",
+    "Endpoint",
     "Finding",
     "Outcome",
     "Progress",
@@ -38,6 +40,7 @@ _HOME = {
     "CataloggerError": "errors",
     "Checked": "loggers",
     "Checkpoint": "checkpoints",
+    "Endpoint": "serving.endpoint",
     "Finding": "validators",
     "Outcome": "loggers",
     "Progress": "loggers",

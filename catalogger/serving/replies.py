@@ -155,7 +155,8 @@ def _text(content: Any) -> str:
     """Plain text, or the text of the parts that some models answer with."""
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content)
-    return "" if content is None else str(content)
+    # Half of a surrogate pair is no character, and cannot be printed.
+    return "" if content is None else str(content).encode(errors="replace").decode()
 
 
 def _tokens(said: Sequence[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
