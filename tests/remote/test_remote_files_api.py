@@ -21,7 +21,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound
-from fakes.files_api import PRESIGNED, FilesApi
 from mlflow.store.artifact.presigned_url_artifact_repo import PresignedUrlArtifactRepository
 from mlflow.utils.rest_utils import MlflowHostCreds
 
@@ -31,6 +30,7 @@ from catalogger.remote.parts import PART
 from catalogger.remote.patience import PASSING, VARIABLE
 from catalogger.remote.rest import TIMEOUT, Rest
 from catalogger.remote.storage import Sending
+from catalogger.testing.files_api import PRESIGNED, FilesApi
 
 TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
 LOCATION = "/Models/main/ml/tiny model/1"

@@ -1,7 +1,7 @@
 """A loopback Databricks workspace: Unity Catalog models with state, the Files API, tracking by a real MLflow server.
 
 It speaks what the unmodified clients ask (MLflow's `databricks-uc` stores, databricks-sdk), answers what a workspace
-was seen or read to answer, and must not know anything of catalogger.
+was seen or read to answer, and must not know anything of the rest of catalogger.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from fakes import workspace_mlflow, workspace_native
-from fakes.files_api import PRESIGNED, FilesApi, Reply
-from fakes.workspace_grants import EVERYONE, Kind
-from fakes.workspace_models import Model, Registry, Vending, Version
-from fakes.workspace_orders import Fault, Orders, Record, Request
-from fakes.workspace_refusal import RefusalError, document, wrong
-from fakes.workspace_server import Call, server
+from catalogger.testing import invocations, mlflow_api, native, serving_api
+from catalogger.testing.endpoints import Build
+from catalogger.testing.files_api import PRESIGNED, FilesApi
+from catalogger.testing.files_api import Reply as FileReply
+from catalogger.testing.grants import EVERYONE, Kind
+from catalogger.testing.invocations import Answers, Invocations
+from catalogger.testing.models import NO_CREDENTIALS, Model, Registry, Vending, Version
+from catalogger.testing.orders import Fault, Orders, Record, Request
+from catalogger.testing.refusal import RefusalError, document, wrong
+from catalogger.testing.server import Call, Reply, server
+from catalogger.testing.serving import Serving
 
 ORG_ID = "1234567890123456"
 
@@ -33,36 +37,44 @@ _FILE = re.compile(r"/Models/([^/]+)/([^/]+)/([^/]+)/(\d+)(?=/|$)", re.IGNORECAS
 _ASKED_PATH = re.compile(rf"{_FS}(?:files|directories)(/.*)")
 _PROXIED = re.compile(rb'"mlflow-artifacts:/+(?:[^/"]+:\d+/)?(\d+)/(models/)?')  # experiment, and whether of a model
 
+_Action = TypeVar("_Action")
+
 
 class Workspace:
     """The workspace, started by `with`. `tokens` gives the user of each token; files are below `root`.
 
     `tracking` is the address of an MLflow server that is asked for runs and logged models; their files lie behind the
     Files API, as they do in a workspace. `sdk_uploads` is what the workspace says to MLflow's probe for the upload by
-    the Files API. `vending` may be exchanged at any time. `on_request` is called with each request before it is
-    handled, in the request's own thread.
+    the Files API: unless it is told, that it wants it where it gives no credentials. `vending` may be exchanged at any
+    time. `on_request` is called with each request before it is handled, in the request's own thread. `answers` answers
+    the queries of endpoints; `build` is how these are built unless `serving` is told otherwise.
     """
 
     def __init__(
         self,
         root: Path,
-        vending: Vending,
+        vending: Vending = NO_CREDENTIALS,
         *,
         tokens: Mapping[str, str],
         tracking: str | None = None,
-        sdk_uploads: bool = False,
+        sdk_uploads: bool | None = None,
+        port: int = 0,
+        answers: Answers | None = None,
+        build: Build | None = None,
     ) -> None:
         self.on_request: Callable[[Request], None] | None = None
         self.record = Record()
         self.order = Orders(self._vanish)
-        self.sdk_uploads = sdk_uploads
+        self.sdk_uploads = vending.blocked if sdk_uploads is None else sdk_uploads
         self._tokens = dict(tokens)
         self._tracking = urlsplit(tracking).netloc if tracking else None
         self._registry = Registry(vending)
         self._lock = threading.RLock()
-        self._server = server(self)
+        self._server = server(self, port)
         self.url = self._server.url
         self.files = FilesApi(root, lambda: self.url)
+        self.serving = Serving(self._registry, root, self._lock, build or Build())
+        self._invocations = Invocations(self.serving, answers)
 
     def __enter__(self) -> Workspace:
         self._server.start()
@@ -72,6 +84,11 @@ class Workspace:
         self._server.stop()
 
     # What a test sets and sees
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which the clients find the workspace, with its first token."""
+        return {"DATABRICKS_HOST": self.url, "DATABRICKS_TOKEN": next(iter(self._tokens))}
 
     @property
     def vending(self) -> Vending:
@@ -155,7 +172,7 @@ class Workspace:
         except KeyError as field:
             reply = wrong(f"Missing required field: {field.args[0]}").reply
         own = {} if call.path.startswith(PRESIGNED) else {"x-databricks-org-id": ORG_ID}
-        return replace(reply, headers={**reply.headers, **own})
+        return _Headed(reply, own)
 
     def _vanish(self, name: str) -> None:
         with self._lock:
@@ -171,9 +188,13 @@ class Workspace:
             return self._files(call, user)
         if call.path == "/api/2.0/preview/scim/v2/Me":
             return document(_me(user))
-        if call.path.startswith(workspace_mlflow.PREFIX):
+        if call.path.startswith((serving_api.PREFIX, serving_api.PERMISSIONS)):
+            return self._endpoints(call, user)
+        if call.path.startswith(invocations.PREFIX) and call.method == "POST":
+            return self._invocations.answer(call, user)
+        if call.path.startswith(mlflow_api.PREFIX):
             return self._mlflow(call, user)
-        if call.path.startswith(workspace_native.PREFIX):
+        if call.path.startswith(native.PREFIX):
             return self._native(call, user)
         if self._tracking and _TRACKING.match(call.path):
             return _passed_on(call, self._tracking)
@@ -192,22 +213,24 @@ class Workspace:
         return user
 
     def _mlflow(self, call: Call, user: str) -> Reply:
-        if call.path == workspace_mlflow.PREFIX + workspace_mlflow.PROBE:
+        if call.path == mlflow_api.PREFIX + mlflow_api.PROBE:
             return document({"is_databricks_sdk_models_artifact_repository_enabled": self.sdk_uploads})
-        action = workspace_mlflow.find(call.method, call.path)
+        action = mlflow_api.find(call.method, call.path)
         if action is None:
             raise _unknown(call)
         with self._lock:
             return document(action(self._registry, user, call.fields()))
 
     def _native(self, call: Call, user: str) -> Reply:
-        found = workspace_native.find(call.method, call.path)
-        if found is None:
-            raise _unknown(call)
-        action, of_path = found
-        fields = call.fields() | {name: unquote(value) for name, value in of_path.items()}
+        action, fields = _found(native.find(call.method, call.path), call)
         with self._lock:
             return document(action(self._registry, user, fields))
+
+    def _endpoints(self, call: Call, user: str) -> Reply:
+        action, fields = _found(serving_api.find(call.method, call.path), call)
+        with self._lock:
+            self.serving.check_region()
+            return document(action(self.serving, user, fields))
 
     def _files(self, call: Call, user: str) -> Reply:
         """The files of versions are guarded as the versions are; others are anyone's."""
@@ -235,6 +258,25 @@ class Workspace:
         return reply
 
 
+@dataclass(frozen=True)
+class _Headed:
+    """A reply with more headers."""
+
+    reply: Reply
+    more: Mapping[str, str]
+
+    @property
+    def status(self) -> int:
+        return self.reply.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {**self.reply.headers, **self.more}
+
+    def blocks(self) -> Iterator[bytes]:
+        return self.reply.blocks()
+
+
 def _token(call: Call) -> str | None:
     kind, _, token = call.headers.get("authorization", "").partition(" ")
     return token if kind == "Bearer" and token else None
@@ -242,6 +284,14 @@ def _token(call: Call) -> str | None:
 
 def _is_streamed(path: str) -> bool:
     return path.startswith((_FS, PRESIGNED))
+
+
+def _found(route: tuple[_Action, dict[str, str]] | None, call: Call) -> tuple[_Action, dict[str, Any]]:
+    """The action of the route, and all that is asked of it."""
+    if route is None:
+        raise _unknown(call)
+    action, of_path = route
+    return action, call.fields() | {name: unquote(value) for name, value in of_path.items()}
 
 
 def _unknown(call: Call) -> RefusalError:
@@ -274,7 +324,7 @@ def _passed_on(call: Call, tracking: str) -> Reply:
         with suppress(OSError):
             upstream.close()
     kind = answer.getheader("Content-Type") or "application/json"
-    return Reply(answer.status, {"Content-Type": kind, "Content-Length": str(len(content))}, content)
+    return FileReply(answer.status, {"Content-Type": kind, "Content-Length": str(len(content))}, content)
 
 
 def _as_dbfs(found: re.Match[bytes]) -> bytes:
