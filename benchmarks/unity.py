@@ -27,8 +27,9 @@ from benchmarks.candidates import Usage, python, run
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fakes.s3 import S3Proxy, S3Server
 from fakes.unity import Unity
-from fakes.workspace import Workspace
-from fakes.workspace_models import Vending
+
+from catalogger.testing.models import Vending
+from catalogger.testing.workspace import Workspace
 
 Way = Literal["open source, folder", "S3 by vended credentials", "Files API"]
 WAYS: tuple[Way, ...] = ("open source, folder", "S3 by vended credentials", "Files API")

@@ -16,12 +16,13 @@ import mlflow
 import pytest
 from fakes.s3 import S3Proxy, S3Server
 from fakes.tracking import TrackingServer
-from fakes.workspace import ORG_ID, Workspace
-from fakes.workspace_models import Vending
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+
+from catalogger.testing.models import Vending
+from catalogger.testing.workspace import ORG_ID, Workspace
 
 TOKEN, USER, SESSION = "dapi-loopback", "ann@example.com", "session-token"
 NAME = "main.ml.double"

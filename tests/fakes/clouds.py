@@ -28,7 +28,7 @@ from socket import SHUT_RDWR
 from typing import BinaryIO, Literal, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from fakes.loopback import Loopback, Quiet
+from catalogger.testing.loopback import Loopback, Quiet
 
 _NOW = formatdate(usegmt=True)
 FOREVER = math.inf

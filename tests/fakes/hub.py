@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from fakes.loopback import Loopback, Quiet
+from catalogger.testing.loopback import Loopback, Quiet
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".gguf", ".h5", ".msgpack")
 LFS_BYTES = 10_000_000

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from fakes.loopback import Loopback, Quiet
+from catalogger.testing.loopback import Loopback, Quiet
 from fakes.s3_signing import TOKEN, out_of_query, resigned
 from fakes.tracking import free_port
 

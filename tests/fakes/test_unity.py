@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 
+from catalogger.testing.orders import Request
 from fakes.unity import PREFIX, Unity
-from fakes.workspace_orders import Request
 
 NAMES = {"catalog_name": "main", "schema_name": "ml"}
 CREATE = rf"^POST {PREFIX}/models$"

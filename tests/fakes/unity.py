@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from catalogger.testing.orders import Fault, Orders, Record, Request
 from fakes.unity_grants import Grants
 from fakes.unity_http import Call as Asked
 from fakes.unity_http import Reply, Server
 from fakes.unity_rows import Answer, Call, Kind, Refusal, Row
 from fakes.unity_rules import Metastore
-from fakes.workspace_orders import Fault, Orders, Record, Request
 
 PREFIX = "/api/2.1/unity-catalog"
 Keys = tuple[str, str, str]

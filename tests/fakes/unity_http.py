@@ -11,8 +11,8 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Protocol, cast
 
-from fakes.loopback import Loopback, Quiet
-from fakes.workspace_orders import Fault, Record
+from catalogger.testing.loopback import Loopback, Quiet
+from catalogger.testing.orders import Fault, Record
 
 _NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
 

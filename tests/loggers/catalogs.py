@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 import pytest
 from fakes.s3 import S3Proxy, S3Server
 from fakes.unity import Unity
-from fakes.workspace import Workspace
-from fakes.workspace_models import Vending
 
 from catalogger import Outcome, log_model
+from catalogger.testing.models import Vending
+from catalogger.testing.workspace import Workspace
 
 Kind = Literal["oss-folder", "oss-s3", "databricks-storage", "databricks-files"]
 KINDS: tuple[Kind, ...] = ("oss-folder", "oss-s3", "databricks-storage", "databricks-files")

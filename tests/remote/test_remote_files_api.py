@@ -24,7 +24,6 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.core import Config
 from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound
-from fakes.files_api import PRESIGNED, FilesApi
 from mlflow.store.artifact.presigned_url_artifact_repo import PresignedUrlArtifactRepository
 from mlflow.utils.rest_utils import MlflowHostCreds
 
@@ -32,6 +31,7 @@ from catalogger.errors import AccessDenied, DiskError, NetworkUnreachable, Regis
 from catalogger.remote.files_api import FilesStorage, _part_size
 from catalogger.remote.patience import PASSING, VARIABLE
 from catalogger.remote.storage import Sending
+from catalogger.testing.files_api import PRESIGNED, FilesApi
 
 TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
 LOCATION = "/Models/main/ml/tiny model/1"

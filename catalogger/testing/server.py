@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from fakes.files_api import Reply
-from fakes.loopback import Loopback, Quiet
-from fakes.workspace_orders import Fault, Record
+from catalogger.testing.files_api import Reply
+from catalogger.testing.loopback import Loopback, Quiet
+from catalogger.testing.orders import Fault, Record
 
 _BLOCK = 1 << 18
 _NO_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset

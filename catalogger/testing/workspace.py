@@ -1,7 +1,7 @@
 """A loopback Databricks workspace: Unity Catalog models with state, the Files API, tracking by a real MLflow server.
 
 It speaks what the unmodified clients ask (MLflow's `databricks-uc` stores, databricks-sdk), answers what a workspace
-was seen or read to answer, and must not know anything of catalogger.
+was seen or read to answer, and must not know anything of the rest of catalogger.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
-from fakes import workspace_mlflow, workspace_native
-from fakes.files_api import PRESIGNED, FilesApi, Reply
-from fakes.workspace_grants import EVERYONE, Kind
-from fakes.workspace_models import Model, Registry, Vending, Version
-from fakes.workspace_orders import Fault, Orders, Record, Request
-from fakes.workspace_refusal import RefusalError, document, wrong
-from fakes.workspace_server import Call, server
+from catalogger.testing import mlflow_api, native
+from catalogger.testing.files_api import PRESIGNED, FilesApi, Reply
+from catalogger.testing.grants import EVERYONE, Kind
+from catalogger.testing.models import Model, Registry, Vending, Version
+from catalogger.testing.orders import Fault, Orders, Record, Request
+from catalogger.testing.refusal import RefusalError, document, wrong
+from catalogger.testing.server import Call, server
 
 ORG_ID = "1234567890123456"
 
@@ -171,9 +171,9 @@ class Workspace:
             return self._files(call, user)
         if call.path == "/api/2.0/preview/scim/v2/Me":
             return document(_me(user))
-        if call.path.startswith(workspace_mlflow.PREFIX):
+        if call.path.startswith(mlflow_api.PREFIX):
             return self._mlflow(call, user)
-        if call.path.startswith(workspace_native.PREFIX):
+        if call.path.startswith(native.PREFIX):
             return self._native(call, user)
         if self._tracking and _TRACKING.match(call.path):
             return _passed_on(call, self._tracking)
@@ -192,16 +192,16 @@ class Workspace:
         return user
 
     def _mlflow(self, call: Call, user: str) -> Reply:
-        if call.path == workspace_mlflow.PREFIX + workspace_mlflow.PROBE:
+        if call.path == mlflow_api.PREFIX + mlflow_api.PROBE:
             return document({"is_databricks_sdk_models_artifact_repository_enabled": self.sdk_uploads})
-        action = workspace_mlflow.find(call.method, call.path)
+        action = mlflow_api.find(call.method, call.path)
         if action is None:
             raise _unknown(call)
         with self._lock:
             return document(action(self._registry, user, call.fields()))
 
     def _native(self, call: Call, user: str) -> Reply:
-        found = workspace_native.find(call.method, call.path)
+        found = native.find(call.method, call.path)
         if found is None:
             raise _unknown(call)
         action, of_path = found

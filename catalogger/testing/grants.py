@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from fakes.workspace_refusal import RefusalError, missing
+from catalogger.testing.refusal import RefusalError, missing
 
 EVERYONE = "account users"
 Kind = Literal["CATALOG", "SCHEMA", "FUNCTION"]

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from fakes.workspace_grants import Key, Kind
-from fakes.workspace_models import Model, Registry, Tags, Version, paged
-from fakes.workspace_refusal import RefusalError, wrong
+from catalogger.testing.grants import Key, Kind
+from catalogger.testing.models import Model, Registry, Tags, Version, paged
+from catalogger.testing.refusal import RefusalError, wrong
 
 PREFIX = "/api/2.1/unity-catalog/"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from fakes.workspace import ORG_ID, Workspace
-from fakes.workspace_models import Vending
-from fakes.workspace_orders import Request
+from catalogger.testing.models import Vending
+from catalogger.testing.orders import Request
+from catalogger.testing.workspace import ORG_ID, Workspace
 
 NAME, ANN, BOB = "main.ml.x", "dapi-ann", "dapi-bob"
 LEGACY, NATIVE = "/api/2.0/mlflow/unity-catalog", "/api/2.1/unity-catalog"

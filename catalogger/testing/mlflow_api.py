@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fakes.workspace_models import Model, Registry, Tags, Version, paged
-from fakes.workspace_refusal import wrong
+from catalogger.testing.models import Model, Registry, Tags, Version, paged
+from catalogger.testing.refusal import wrong
 
 PREFIX = "/api/2.0/mlflow/unity-catalog/"
 PROBE = "registered-models:is-databricks-sdk-models-artifact-repository-enabled"

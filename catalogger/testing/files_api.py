@@ -1,7 +1,7 @@
 """The Files API of a loopback workspace: files and folders on disk, uploads in parts to presigned URLs.
 
 It is the part of a server that knows what to answer; whoever serves it reads the requests and checks the tokens. It
-speaks what `databricks-sdk` (0.54 to 0.156) and MLflow ask, and must not know anything of catalogger.
+speaks what `databricks-sdk` (0.54 to 0.156) and MLflow ask, and must not know anything of the rest of catalogger.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a loopback workspace knows: catalogs, schemas, grants, registered models, their versions, and the rules on them.
 
 It speaks no wire format: the two surfaces of the server, MLflow's and the native one, are drawn over it. It must not
-know anything of catalogger. Wording of refusals: as workspaces were seen to send it, where it was seen.
+know anything of the rest of catalogger. Wording of refusals: as workspaces were seen to send it, where it was seen.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakes.workspace_grants import Grants
-from fakes.workspace_refusal import RefusalError, missing, wrong
+from catalogger.testing.grants import Grants
+from catalogger.testing.refusal import RefusalError, missing, wrong
 
 _PENDING, _READY = "PENDING_REGISTRATION", "READY"
 _NAME = re.compile(r"[^./\s\x00-\x1f\x7f]{1,255}")
