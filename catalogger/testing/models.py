@@ -39,6 +39,10 @@ class Vending:
     blocked: bool = False
 
 
+NO_CREDENTIALS = Vending("s3://loopback/uc", {}, blocked=True)
+"""Of a workspace whose files go by the Files API only."""
+
+
 @dataclass
 class Version:
     """One version of a model. `link` is the id of the workspace that has its run."""

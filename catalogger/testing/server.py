@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from catalogger.testing.files_api import Reply
 from catalogger.testing.loopback import Loopback, Quiet
 from catalogger.testing.orders import Fault, Record
 
@@ -75,6 +75,16 @@ class Body:
             self.read(_BLOCK)
 
 
+class Reply(Protocol):
+    """What goes back. `headers` are complete, but for a body whose length nobody knows: it is sent in chunks."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def blocks(self) -> Iterator[bytes]: ...
+
+
 class Answering(Protocol):
     """What stands behind the server."""
 
@@ -125,8 +135,13 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         self.send_response_only(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
+        if _is_chunked(reply):
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if _is_chunked(reply):
+            self._send_chunks(reply, index, fault)
             return
         left = int(reply.headers.get("Content-Length", 0)) // 2 if fault and fault.kind == "truncate" else None
         for block in reply.blocks():
@@ -138,3 +153,19 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         if left is not None:
             self.close_connection = True
         self.wfile.flush()
+
+    def _send_chunks(self, reply: Reply, index: int, fault: Fault | None) -> None:
+        """Each block as it comes; a truncated answer has the first one only."""
+        for block in filter(None, reply.blocks()):
+            self.answering.record.update(index, sent=len(block))
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
+            self.wfile.flush()
+            if fault and fault.kind == "truncate":
+                self.close_connection = True
+                return
+        self.wfile.write(b"0\r\n\r\n")
+        self.wfile.flush()
+
+
+def _is_chunked(reply: Reply) -> bool:
+    return "Content-Length" not in reply.headers and reply.status != HTTPStatus.NO_CONTENT

@@ -9,21 +9,25 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
-from catalogger.testing import mlflow_api, native
-from catalogger.testing.files_api import PRESIGNED, FilesApi, Reply
+from catalogger.testing import invocations, mlflow_api, native, serving_api
+from catalogger.testing.endpoints import Build
+from catalogger.testing.files_api import PRESIGNED, FilesApi
+from catalogger.testing.files_api import Reply as FileReply
 from catalogger.testing.grants import EVERYONE, Kind
+from catalogger.testing.invocations import Answers, Invocations
 from catalogger.testing.models import Model, Registry, Vending, Version
 from catalogger.testing.orders import Fault, Orders, Record, Request
 from catalogger.testing.refusal import RefusalError, document, wrong
-from catalogger.testing.server import Call, server
+from catalogger.testing.server import Call, Reply, server
+from catalogger.testing.serving import Serving
 
 ORG_ID = "1234567890123456"
 
@@ -40,7 +44,8 @@ class Workspace:
     `tracking` is the address of an MLflow server that is asked for runs and logged models; their files lie behind the
     Files API, as they do in a workspace. `sdk_uploads` is what the workspace says to MLflow's probe for the upload by
     the Files API. `vending` may be exchanged at any time. `on_request` is called with each request before it is
-    handled, in the request's own thread.
+    handled, in the request's own thread. `answers` answers the queries of endpoints; `build` is how these are built
+    unless `serving` is told otherwise.
     """
 
     def __init__(
@@ -51,6 +56,8 @@ class Workspace:
         tokens: Mapping[str, str],
         tracking: str | None = None,
         sdk_uploads: bool = False,
+        answers: Answers | None = None,
+        build: Build | None = None,
     ) -> None:
         self.on_request: Callable[[Request], None] | None = None
         self.record = Record()
@@ -63,6 +70,8 @@ class Workspace:
         self._server = server(self)
         self.url = self._server.url
         self.files = FilesApi(root, lambda: self.url)
+        self.serving = Serving(self._registry, root, self._lock, build or Build())
+        self._invocations = Invocations(self.serving, answers)
 
     def __enter__(self) -> Workspace:
         self._server.start()
@@ -155,7 +164,7 @@ class Workspace:
         except KeyError as field:
             reply = wrong(f"Missing required field: {field.args[0]}").reply
         own = {} if call.path.startswith(PRESIGNED) else {"x-databricks-org-id": ORG_ID}
-        return replace(reply, headers={**reply.headers, **own})
+        return _Headed(reply, own)
 
     def _vanish(self, name: str) -> None:
         with self._lock:
@@ -171,6 +180,10 @@ class Workspace:
             return self._files(call, user)
         if call.path == "/api/2.0/preview/scim/v2/Me":
             return document(_me(user))
+        if call.path.startswith((serving_api.PREFIX, serving_api.PERMISSIONS)):
+            return self._serving(call, user)
+        if call.path.startswith(invocations.PREFIX) and call.method == "POST":
+            return self._invocations.answer(call, user)
         if call.path.startswith(mlflow_api.PREFIX):
             return self._mlflow(call, user)
         if call.path.startswith(native.PREFIX):
@@ -209,6 +222,16 @@ class Workspace:
         with self._lock:
             return document(action(self._registry, user, fields))
 
+    def _serving(self, call: Call, user: str) -> Reply:
+        found = serving_api.find(call.method, call.path)
+        if found is None:
+            raise _unknown(call)
+        action, of_path = found
+        fields = call.fields() | {name: unquote(value) for name, value in of_path.items()}
+        with self._lock:
+            self.serving.check_region()
+            return document(action(self.serving, user, fields))
+
     def _files(self, call: Call, user: str) -> Reply:
         """The files of versions are guarded as the versions are; others are anyone's."""
         path = call.path
@@ -233,6 +256,25 @@ class Workspace:
         if reply is None:
             raise _unknown(call)
         return reply
+
+
+@dataclass(frozen=True)
+class _Headed:
+    """A reply with more headers."""
+
+    reply: Reply
+    more: Mapping[str, str]
+
+    @property
+    def status(self) -> int:
+        return self.reply.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {**self.reply.headers, **self.more}
+
+    def blocks(self) -> Iterator[bytes]:
+        return self.reply.blocks()
 
 
 def _token(call: Call) -> str | None:
@@ -274,7 +316,7 @@ def _passed_on(call: Call, tracking: str) -> Reply:
         with suppress(OSError):
             upstream.close()
     kind = answer.getheader("Content-Type") or "application/json"
-    return Reply(answer.status, {"Content-Type": kind, "Content-Length": str(len(content))}, content)
+    return FileReply(answer.status, {"Content-Type": kind, "Content-Length": str(len(content))}, content)
 
 
 def _as_dbfs(found: re.Match[bytes]) -> bytes:
