@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from fakes import checkpoints
+from testing.truth import Truth, first_states, tokens_of
 
 from catalogger import log_model
 from catalogger.testing.answers import ModelAnswers
 from catalogger.testing.model_process import ModelFailedError
+from catalogger.testing.servable import ServedVersion
 
 CHAT, COMPLETIONS, EMBEDDINGS = "llm/v1/chat", "llm/v1/completions", "llm/v1/embeddings"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a shard?"}]
@@ -28,11 +30,13 @@ TEXTS = ["An alias such as champion", "The registry keeps one version after anot
 class Version:
     """A registered version on this machine, and the checkpoint that it was made from."""
 
-    name: str
-    folder: Path
+    served: ServedVersion
     checkpoint: Path
     task: str
-    model_type: str | None = None
+
+    def of(self, model_type: str | None) -> Version:
+        """The same files as another family's."""
+        return replace(self, served=replace(self.served, model_type=model_type))
 
 
 Registered = Callable[..., Version]
@@ -43,11 +47,12 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]
     """Logs and registers a checkpoint, in a world of its own."""
     world = tmp_path_factory.mktemp("registered")
 
-    def register(recipe: str, checkpoint: Path | str, task: str, **more: Any) -> Version:
+    def register(recipe: str, checkpoint: Path | str, task: str, model_type: str | None = None) -> Version:
         name = f"main.ml.{Path(checkpoint).name}"
         outcome = log_model(recipe, source=str(checkpoint), name=name, tracking_uri=f"sqlite:///{world}/mlflow.db")
         assert (outcome.action, outcome.task) == ("registered", task)
-        return Version(name, Path(str(outcome.location)), Path(checkpoint), task, **more)
+        served = ServedVersion(name, int(outcome.version or 0), Path(str(outcome.location)), model_type, {})
+        return Version(served, Path(checkpoint), task)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(world)
@@ -79,11 +84,11 @@ def mixtral(registered: Registered, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def bert(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> Version:
     folder = checkpoints.bert(tmp_path_factory.mktemp("checkpoints") / "bert", pooling="cls")
-    return registered("bge-embeddings", folder, EMBEDDINGS, model_type="bge-small")
+    return registered("bge-embeddings", folder, EMBEDDINGS, "bge")
 
 
 def _ask(answers: ModelAnswers, version: Version, status: int = 200, **document: Any) -> dict[str, Any]:
-    answer = answers.answer(version, version.task, document)
+    answer = answers.answer(version.served, version.task, document)
     body = b"".join(answer.blocks())
     assert answer.status == status, body
     assert answer.headers["Content-Length"] == str(len(body))
@@ -93,45 +98,11 @@ def _ask(answers: ModelAnswers, version: Version, status: int = 200, **document:
 
 def _streamed(answers: ModelAnswers, version: Version, **document: Any) -> list[dict[str, Any]]:
     """The chunks of a stream, which says that it has ended."""
-    answer = answers.answer(version, version.task, {**document, "stream": True})
+    answer = answers.answer(version.served, version.task, {**document, "stream": True})
     assert (answer.status, answer.headers) == (200, {"Content-Type": "text/event-stream"})
     *events, done = [block.decode() for block in answer.blocks()]
     assert done == "data: [DONE]\n\n"
     return [json.loads(event.removeprefix("data: ")) for event in events]
-
-
-class Truth:
-    """What Transformers computes with the checkpoint's own folder."""
-
-    def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        self.model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto").eval()
-
-    def greedy(self, prompt: list[int], count: int) -> tuple[list[int], Any]:
-        """The tokens that it goes on with, and the log probabilities at the place of each."""
-        import torch
-
-        ids = torch.tensor([prompt])
-        out = self.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=count,
-            output_logits=True,
-            return_dict_in_generate=True,
-            pad_token_id=0,
-        )
-        logprobs = torch.stack([logits[0] for logits in out.logits]).float().log_softmax(-1)
-        return out.sequences[0, len(prompt) :].tolist(), logprobs
-
-    def prompt(self, messages: Any) -> list[int]:
-        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-        return list(ids)
-
-    def text(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def test_a_chat_is_the_checkpoints_own(answers: ModelAnswers, llama: Version) -> None:
@@ -179,13 +150,16 @@ def test_an_echo_has_the_prompt_before_its_completion(answers: ModelAnswers, mix
 
 
 def test_vectors_are_the_checkpoints_own(answers: ModelAnswers, bert: Version) -> None:
-    expected = _first_states(bert.checkpoint, TEXTS)
-    gte = replace(bert, model_type="gte-large")
+    expected = first_states(bert.checkpoint, TEXTS)
+    gte = bert.of("gte")
     plain = _ask(answers, gte, input=TEXTS)
     assert [row["embedding"] for row in plain["data"]] == [pytest.approx(vector, abs=1e-6) for vector in expected]
     assert [(row["object"], row["index"]) for row in plain["data"]] == [("embedding", 0), ("embedding", 1)]
-    assert (plain["object"], plain["model"]) == ("list", bert.name)
-    assert plain["usage"] == {"prompt_tokens": plain["usage"]["total_tokens"], "total_tokens": _counted(bert, TEXTS)}
+    assert (plain["object"], plain["model"]) == ("list", "main.ml.bert")
+    assert plain["usage"] == {
+        "prompt_tokens": plain["usage"]["total_tokens"],
+        "total_tokens": sum(map(len, tokens_of(bert.checkpoint, TEXTS))),
+    }
 
     (one,) = _ask(answers, gte, input=TEXTS[1])["data"]
     assert one["embedding"] == plain["data"][1]["embedding"]
@@ -193,8 +167,8 @@ def test_vectors_are_the_checkpoints_own(answers: ModelAnswers, bert: Version) -
 
 def test_vectors_of_bge_are_normalised_and_others_are_not(answers: ModelAnswers, bert: Version) -> None:
     (scaled,) = _ask(answers, bert, input=TEXTS[0])["data"]
-    for other in ("gte-large", None):
-        (plain,) = _ask(answers, replace(bert, model_type=other), input=TEXTS[0])["data"]
+    for other in ("gte", None):
+        (plain,) = _ask(answers, bert.of(other), input=TEXTS[0])["data"]
         length = math.hypot(*plain["embedding"])
         assert length != pytest.approx(1, abs=0.01)
         assert [number * length for number in scaled["embedding"]] == pytest.approx(plain["embedding"])
@@ -216,26 +190,8 @@ def test_the_real_minilm_is_itself(answers: ModelAnswers, registered: Registered
     assert package
     assert package.origin
     said = _ask(answers, minilm, input=TEXTS)
-    expected = _first_states(Path(package.origin).parent / "model", TEXTS)
+    expected = first_states(Path(package.origin).parent / "model", TEXTS)
     assert [row["embedding"] for row in said["data"]] == [pytest.approx(vector, abs=1e-5) for vector in expected]
-
-
-def _first_states(folder: Path, texts: list[str]) -> list[list[float]]:
-    """The hidden state of each text's first token."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer, model = AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder)).eval()
-    with torch.inference_mode():
-        states = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, 0] for text in texts]
-    return [state.tolist() for state in states]
-
-
-def _counted(version: Version, texts: list[str]) -> int:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(version.checkpoint))
-    return sum(len(tokenizer(text)["input_ids"]) for text in texts)
 
 
 @pytest.mark.parametrize("more", [{}, {"n": 2, "temperature": 1.0}, {"stop": ["ou"]}, {"logprobs": True}])
@@ -315,7 +271,7 @@ def test_messages_that_the_chat_template_refuses(answers: ModelAnswers, mixtral:
 
 def test_a_reader_who_leaves_does_not_disturb_the_next(answers: ModelAnswers, llama: Version) -> None:
     before = _ask(answers, llama, messages=MESSAGES, max_tokens=5)
-    blocks = answers.answer(llama, CHAT, {"messages": MESSAGES, "max_tokens": 50, "stream": True}).blocks()
+    blocks = answers.answer(llama.served, CHAT, {"messages": MESSAGES, "max_tokens": 50, "stream": True}).blocks()
     next(blocks)
     next(blocks)
     del blocks
@@ -329,7 +285,7 @@ def test_a_version_has_one_process_that_ends_with_the_answers(llama: Version) ->
         (pid,) = own.pids
         assert _ask(own, llama, messages=MESSAGES, max_tokens=2)["choices"] == first["choices"]
         assert own.pids == [pid]
-        blocks = own.answer(llama, CHAT, {"messages": MESSAGES, "max_tokens": 2000, "stream": True}).blocks()
+        blocks = own.answer(llama.served, CHAT, {"messages": MESSAGES, "max_tokens": 2000, "stream": True}).blocks()
         next(blocks)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ModelFailedError, match="has ended"):
@@ -343,9 +299,9 @@ def test_a_version_has_one_process_that_ends_with_the_answers(llama: Version) ->
 
 
 def test_a_model_that_does_not_load(answers: ModelAnswers, llama: Version, tmp_path: Path) -> None:
-    empty = replace(llama, folder=tmp_path)
-    said = _ask(answers, empty, 500, messages=MESSAGES)
-    assert "MLmodel" in said["message"]
+    for folder, says in [(tmp_path, "MLmodel"), (tmp_path / "none", "main.ml.llama/1 has no files")]:
+        broken = replace(llama, served=replace(llama.served, folder=folder))
+        assert says in _ask(answers, broken, 500, messages=MESSAGES)["message"]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +335,7 @@ def test_a_model_that_does_not_load(answers: ModelAnswers, llama: Version, tmp_p
     ],
 )
 def test_a_wrong_request_is_refused_before_a_model_is_loaded(task: str, document: dict[str, Any], says: str) -> None:
-    version = Version("main.ml.none", Path("none"), Path("none"), task)
+    version = Version(ServedVersion("main.ml.none", 1, Path("none"), None, {}), Path("none"), task)
     with ModelAnswers() as own:
         said = _ask(own, version, 400, **document)
         assert own.pids == []
