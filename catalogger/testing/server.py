@@ -96,9 +96,9 @@ class Answering(Protocol):
     def answer(self, call: Call) -> Reply: ...
 
 
-def server(answering: Answering) -> Loopback:
+def server(answering: Answering, port: int = 0) -> Loopback:
     """The server, not started yet."""
-    return Loopback(partial(_Handler, answering))
+    return Loopback(partial(_Handler, answering), port)
 
 
 class _Handler(Quiet, BaseHTTPRequestHandler):

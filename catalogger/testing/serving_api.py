@@ -149,9 +149,9 @@ _ACTIONS: list[tuple[tuple[str, ...], re.Pattern[str], Action]] = [
     (tuple(methods.split()), re.compile(pattern), action)
     for methods, pattern, action in (
         ("GET", f"{PREFIX}/get-model-optimization-info/(?P<full_name>[^/]+)/(?P<version>[^/]+)", _optimization),
-        ("POST", PREFIX, _create),
+        ("POST", f"{PREFIX}/?", _create),  # MLflow's client sends a slash
         ("POST", f"{PREFIX}/pt", _create_units),
-        ("GET", PREFIX, _list),
+        ("GET", f"{PREFIX}/?", _list),
         ("GET", _NAME, _get),
         ("DELETE", _NAME, _delete),
         ("PUT", f"{PREFIX}/pt/(?P<name>[^/]+)/config", _update_units),

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from catalogger.testing import invocations, mlflow_api, native, serving_api
@@ -23,7 +23,7 @@ from catalogger.testing.files_api import PRESIGNED, FilesApi
 from catalogger.testing.files_api import Reply as FileReply
 from catalogger.testing.grants import EVERYONE, Kind
 from catalogger.testing.invocations import Answers, Invocations
-from catalogger.testing.models import Model, Registry, Vending, Version
+from catalogger.testing.models import NO_CREDENTIALS, Model, Registry, Vending, Version
 from catalogger.testing.orders import Fault, Orders, Record, Request
 from catalogger.testing.refusal import RefusalError, document, wrong
 from catalogger.testing.server import Call, Reply, server
@@ -37,37 +37,40 @@ _FILE = re.compile(r"/Models/([^/]+)/([^/]+)/([^/]+)/(\d+)(?=/|$)", re.IGNORECAS
 _ASKED_PATH = re.compile(rf"{_FS}(?:files|directories)(/.*)")
 _PROXIED = re.compile(rb'"mlflow-artifacts:/+(?:[^/"]+:\d+/)?(\d+)/(models/)?')  # experiment, and whether of a model
 
+_Action = TypeVar("_Action")
+
 
 class Workspace:
     """The workspace, started by `with`. `tokens` gives the user of each token; files are below `root`.
 
     `tracking` is the address of an MLflow server that is asked for runs and logged models; their files lie behind the
     Files API, as they do in a workspace. `sdk_uploads` is what the workspace says to MLflow's probe for the upload by
-    the Files API. `vending` may be exchanged at any time. `on_request` is called with each request before it is
-    handled, in the request's own thread. `answers` answers the queries of endpoints; `build` is how these are built
-    unless `serving` is told otherwise.
+    the Files API: unless it is told, that it wants it where it gives no credentials. `vending` may be exchanged at any
+    time. `on_request` is called with each request before it is handled, in the request's own thread. `answers` answers
+    the queries of endpoints; `build` is how these are built unless `serving` is told otherwise.
     """
 
     def __init__(
         self,
         root: Path,
-        vending: Vending,
+        vending: Vending = NO_CREDENTIALS,
         *,
         tokens: Mapping[str, str],
         tracking: str | None = None,
-        sdk_uploads: bool = False,
+        sdk_uploads: bool | None = None,
+        port: int = 0,
         answers: Answers | None = None,
         build: Build | None = None,
     ) -> None:
         self.on_request: Callable[[Request], None] | None = None
         self.record = Record()
         self.order = Orders(self._vanish)
-        self.sdk_uploads = sdk_uploads
+        self.sdk_uploads = vending.blocked if sdk_uploads is None else sdk_uploads
         self._tokens = dict(tokens)
         self._tracking = urlsplit(tracking).netloc if tracking else None
         self._registry = Registry(vending)
         self._lock = threading.RLock()
-        self._server = server(self)
+        self._server = server(self, port)
         self.url = self._server.url
         self.files = FilesApi(root, lambda: self.url)
         self.serving = Serving(self._registry, root, self._lock, build or Build())
@@ -81,6 +84,11 @@ class Workspace:
         self._server.stop()
 
     # What a test sets and sees
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which the clients find the workspace, with its first token."""
+        return {"DATABRICKS_HOST": self.url, "DATABRICKS_TOKEN": next(iter(self._tokens))}
 
     @property
     def vending(self) -> Vending:
@@ -181,7 +189,7 @@ class Workspace:
         if call.path == "/api/2.0/preview/scim/v2/Me":
             return document(_me(user))
         if call.path.startswith((serving_api.PREFIX, serving_api.PERMISSIONS)):
-            return self._serving(call, user)
+            return self._endpoints(call, user)
         if call.path.startswith(invocations.PREFIX) and call.method == "POST":
             return self._invocations.answer(call, user)
         if call.path.startswith(mlflow_api.PREFIX):
@@ -214,20 +222,12 @@ class Workspace:
             return document(action(self._registry, user, call.fields()))
 
     def _native(self, call: Call, user: str) -> Reply:
-        found = native.find(call.method, call.path)
-        if found is None:
-            raise _unknown(call)
-        action, of_path = found
-        fields = call.fields() | {name: unquote(value) for name, value in of_path.items()}
+        action, fields = _found(native.find(call.method, call.path), call)
         with self._lock:
             return document(action(self._registry, user, fields))
 
-    def _serving(self, call: Call, user: str) -> Reply:
-        found = serving_api.find(call.method, call.path)
-        if found is None:
-            raise _unknown(call)
-        action, of_path = found
-        fields = call.fields() | {name: unquote(value) for name, value in of_path.items()}
+    def _endpoints(self, call: Call, user: str) -> Reply:
+        action, fields = _found(serving_api.find(call.method, call.path), call)
         with self._lock:
             self.serving.check_region()
             return document(action(self.serving, user, fields))
@@ -284,6 +284,14 @@ def _token(call: Call) -> str | None:
 
 def _is_streamed(path: str) -> bool:
     return path.startswith((_FS, PRESIGNED))
+
+
+def _found(route: tuple[_Action, dict[str, str]] | None, call: Call) -> tuple[_Action, dict[str, Any]]:
+    """The action of the route, and all that is asked of it."""
+    if route is None:
+        raise _unknown(call)
+    action, of_path = route
+    return action, call.fields() | {name: unquote(value) for name, value in of_path.items()}
 
 
 def _unknown(call: Call) -> RefusalError:

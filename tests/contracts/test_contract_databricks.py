@@ -15,13 +15,13 @@ from urllib.error import HTTPError
 import mlflow
 import pytest
 from fakes.s3 import S3Proxy, S3Server
-from fakes.tracking import TrackingServer
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from catalogger.testing.models import Vending
+from catalogger.testing.tracking import TrackingServer
 from catalogger.testing.workspace import ORG_ID, Workspace
 
 TOKEN, USER, SESSION = "dapi-loopback", "ann@example.com", "session-token"

@@ -29,8 +29,8 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from catalogger.testing.loopback import Loopback, Quiet
+from catalogger.testing.tracking import free_port
 from fakes.s3_signing import TOKEN, out_of_query, resigned
-from fakes.tracking import free_port
 
 VERSION = "v1.8.0"
 _MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"

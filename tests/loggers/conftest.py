@@ -9,8 +9,9 @@ import mlflow
 import pytest
 from fakes import checkpoints
 from fakes.s3 import S3Server
-from fakes.tracking import TrackingServer
 from loggers.catalogs import KINDS, Catalog, DatabricksCatalog, OssCatalog, opened
+
+from catalogger.testing.tracking import TrackingServer
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ class TrackingServer:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  this Python's own MLflow
                 [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
                  "--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/tracking.db",
                  "--artifacts-destination", f"{self._folder}/artifacts"],
