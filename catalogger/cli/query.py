@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError, human
 
@@ -77,6 +78,7 @@ def command(
     from catalogger.remote.workspace import workspace_client
     from catalogger.serving.endpoint import Endpoint
 
+    quiet(debug=debug)
     every = _texts(texts, file)
     asked = Endpoint(workspace_client(profile), endpoint, timeout=timeout)
     task = _fitting(asked, options)
@@ -109,13 +111,18 @@ def _fitting(endpoint: Endpoint, options: Mapping[str, Any]) -> str:
         said = "names no task" if task is None else f"serves {task}"
         raise UsageError(f'The endpoint "{endpoint.name}" {said}.', "Ask one that serves an llm/v1 task.")
     for name, tasks in _FITS.items():
-        if options[name] not in (None, False, ()) and task not in tasks:
+        if _given(options[name]) and task not in tasks:
             option = "--" + name.replace("_", "-")
             raise UsageError(
                 f'{option} is for {" and ".join(tasks)}; the endpoint "{endpoint.name}" serves {task}.',
                 f"Leave {option} out, or ask another endpoint.",
             )
     return task
+
+
+def _given(value: object) -> bool:
+    """Whether an option was given; 0 is a value."""
+    return value is not None and value is not False and value != ()
 
 
 def _embed(endpoint: Endpoint, texts: Sequence[str], options: Mapping[str, Any], *, as_json: bool) -> None:
@@ -137,7 +144,7 @@ def _generate(
         raise UsageError(f"{len(texts)} texts cannot be answered in one stream.", "Give one text, or no --stream.")
     answers: list[Choice] = []
     usage = Usage()
-    for answer in _answers(endpoint, task, texts, options, quiet=as_json):
+    for answer in _answers(endpoint, task, texts, options, silent=as_json):
         answers += answer.choices
         usage += answer.usage or Usage()
     if as_json:
@@ -151,38 +158,38 @@ def _generate(
 
 
 def _answers(
-    endpoint: Endpoint, task: str, texts: Sequence[str], options: Mapping[str, Any], *, quiet: bool
+    endpoint: Endpoint, task: str, texts: Sequence[str], options: Mapping[str, Any], *, silent: bool
 ) -> Iterator[Answer]:
-    """The answer to each request, printed already unless `quiet`."""
-    asked = {name: options[name] for name in _ASKED if options[name] not in (None, ())}
+    """The answer to each request, printed already unless `silent`."""
+    asked = {name: options[name] for name in _ASKED if _given(options[name])}
     if task == COMPLETIONS:
         prompt = texts[0] if len(texts) == 1 else texts
         if options["stream"]:
-            yield _printed(endpoint.complete(prompt, stream=True, **asked), quiet=quiet)
+            yield _printed(endpoint.complete(prompt, stream=True, **asked), silent=silent)
         else:
-            yield _shown(endpoint.complete(prompt, **asked), quiet=quiet)
+            yield _shown(endpoint.complete(prompt, **asked), silent=silent)
         return
-    asked |= {name: options[name] for name in _TELLING if options[name] not in (None, False)}
+    asked |= {name: options[name] for name in _TELLING if _given(options[name])}
     first = [{"role": "system", "content": options["system"]}] if options["system"] else []
     for text in texts:
         messages = [*first, {"role": "user", "content": text}]
         if options["stream"]:
-            yield _printed(endpoint.chat(messages, stream=True, **asked), quiet=quiet)
+            yield _printed(endpoint.chat(messages, stream=True, **asked), silent=silent)
         else:
-            yield _shown(endpoint.chat(messages, **asked), quiet=quiet)
+            yield _shown(endpoint.chat(messages, **asked), silent=silent)
 
 
-def _shown(answer: Answer, *, quiet: bool) -> Answer:
-    if not quiet:
+def _shown(answer: Answer, *, silent: bool) -> Answer:
+    if not silent:
         for choice in answer.choices:
             click.echo(choice.text)
             _tell(choice.logprobs)
     return answer
 
 
-def _printed(stream: Stream, *, quiet: bool) -> Answer:
+def _printed(stream: Stream, *, silent: bool) -> Answer:
     """Print the pieces as they come.  What has come of a stream that breaks off ends with a line end too."""
-    if quiet:
+    if silent:
         return stream.whole()
     try:
         for piece in stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -81,7 +81,7 @@ class Invocations:
         self.require_fits(payload)
         return self._patiently(lambda: self._rest.call("POST", self._path, payload, once=True))
 
-    def stream(self, payload: Mapping[str, Any]) -> Iterator[str]:
+    def stream(self, payload: Mapping[str, Any]) -> Generator[str]:
         """The data of each event of the answer."""
         asked = {**payload, "stream": True}
         self.require_fits(asked)

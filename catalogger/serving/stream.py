@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -28,10 +29,11 @@ class Stream(Iterator[Piece]):
         for piece in endpoint.chat("Tell me a story.", stream=True):
             print(piece.text, end="", flush=True)
 
-    Raises StreamBroken where the connection is lost before the end: `answer` still holds what has come.
+    Raises StreamBroken where the connection is lost before the end: `answer` still holds what has come.  Who reads no
+    further calls `close`.
     """
 
-    def __init__(self, data: Iterator[str]) -> None:
+    def __init__(self, data: Generator[str]) -> None:
         self._choices: dict[int, Choice] = {}
         self._usage: Usage | None = None
         self._pieces = self._read(data)
@@ -53,12 +55,17 @@ class Stream(Iterator[Piece]):
             """What comes is kept."""
         return self.answer
 
-    def _read(self, data: Iterator[str]) -> Iterator[Piece]:
+    def close(self) -> None:
+        """Hang up."""
+        self._pieces.close()
+
+    def _read(self, data: Generator[str]) -> Generator[Piece]:
         try:
-            for said in data:
-                if said == _DONE:
-                    return
-                yield from self._pieces_of(said)
+            with closing(data):
+                for said in data:
+                    if said == _DONE:
+                        return
+                    yield from self._pieces_of(said)
         except NetworkUnreachable as error:
             raise StreamBroken(self.answer.text, error.message) from error
         if not self._choices or any(choice.finish_reason is None for choice in self._choices.values()):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 _LINE_END = re.compile("\r\n|\r|\n")
 
 
-def event_data(blocks: Iterable[bytes]) -> Iterator[str]:
+def event_data(blocks: Iterable[bytes]) -> Generator[str]:
     """The data of each event; comments and all other fields are left out.
 
     An event counts when its last line is whole: the blank line behind it may be missing at the end of the stream.

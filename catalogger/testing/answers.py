@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from catalogger.testing.answers_forms import Choice, Count, Form, embeddings, normalised, server_sent
 from catalogger.testing.answers_requests import (
@@ -25,20 +25,10 @@ from catalogger.testing.answers_requests import (
     texts_of,
 )
 from catalogger.testing.model_process import ModelFailedError, ModelProcess, WrongOrderError
+from catalogger.testing.servable import ServedVersion
 
 _NORMALISED = "bge"
 """Of this family an endpoint returns vectors of length 1; of GTE and others it returns them as they are."""
-
-
-class ServedVersion(Protocol):
-    """A version that an endpoint serves, with its files on this machine."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def model_type(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -93,6 +83,8 @@ class ModelAnswers:
             return _json({"error_code": "INTERNAL_ERROR", "message": str(error)}, 500)
 
     def _process(self, entity: ServedVersion, task: str) -> ModelProcess:
+        if not entity.folder.is_dir():
+            raise ModelFailedError(f"{entity.name}/{entity.number} has no files on this machine.")
         with self._lock:
             running = self._processes.get(entity.folder)
             if running and not running.ended:

@@ -19,7 +19,7 @@ from catalogger.testing import model_child
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|AUTH", re.IGNORECASE)
 _FOREIGN = ("HF_", "DATABRICKS_", "MLFLOW_", "AWS_", "AZURE_", "GOOGLE_")
-_LAST = ("done", "refused", "failed")
+_LAST = frozenset({"done", "refused", "failed"})
 _LINES = 3  # of its last words
 
 
@@ -74,19 +74,25 @@ class ModelProcess:
             try:
                 while not last:
                     event = self._next()
-                    last = any(kind in event for kind in _LAST)
+                    last = not _LAST.isdisjoint(event)
                     yield _accepted(event)
-            finally:
+            except GeneratorExit:
                 while not last:  # whoever asked has left: the next answer begins after this one
-                    last = any(kind in self._next() for kind in _LAST)
+                    last = not _LAST.isdisjoint(self._next())
+                raise
 
     def close(self) -> None:
         """End it, whatever it does."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._end()
         with self._process:
-            self._process.wait()
+            """Its pipes are closed."""
         self._scratch.cleanup()
+
+    def _end(self) -> None:
+        if not self.ended:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
 
     def _send(self, order: Mapping[str, Any]) -> None:
         pipe: IO[bytes] | None = self._process.stdin
@@ -98,6 +104,7 @@ class ModelProcess:
     def _next(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout else b""
         if not line:
+            self._end()
             raise ModelFailedError(f"The process of the model has ended. {self._last_words()}")
         event: dict[str, Any] = json.loads(line)
         return event
