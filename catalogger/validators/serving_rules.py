@@ -13,7 +13,7 @@ from catalogger.validators.facts import Facts, NotChecked
 from catalogger.validators.rules import Found, rule
 
 _GENERATION = ("llm/v1/chat", "llm/v1/completions")
-_SERVED = {
+SERVED = {
     "LlamaForCausalLM": _GENERATION, "MistralForCausalLM": _GENERATION, "MixtralForCausalLM": _GENERATION,
     "MPTForCausalLM": _GENERATION, "MptForCausalLM": _GENERATION, "DbrxForCausalLM": _GENERATION,
     "BertModel": ("llm/v1/embeddings",), "NewModel": ("llm/v1/embeddings",),
@@ -46,7 +46,7 @@ def family(facts: Facts) -> Iterator[Found]:
     if found is None or task is None:
         raise NotChecked("the architecture or the task is not known")
     fix = "It can be registered; for serving choose a GPU workload, custom serving, or a model of a served family."
-    if found not in _SERVED:
+    if found not in SERVED:
         yield Found("config.json", f'says "{found}", of no family that provisioned throughput is known to serve', fix)
 
 
@@ -113,7 +113,7 @@ def server_decides(facts: Facts) -> Iterator[Found]:
     Fix: register the version, then ask.
     """
     recipe, architecture = facts.recipe, facts.opened.architecture
-    if architecture not in _SERVED:
+    if architecture not in SERVED:
         return
     unit = recipe.serving.unit if recipe and recipe.serving and architecture in recipe.architectures else None
     known = f" (its family was served by {unit.replace('_', ' ')})" if unit else ""
