@@ -1,7 +1,7 @@
 """Stand-ins of a Databricks workspace on this machine, for tests and rehearsals.
 
-    from catalogger.testing import ModelAnswers, Vending, Workspace
-    with ModelAnswers() as answers, Workspace(folder, NO_CREDENTIALS, tokens={...}, answers=answers) as workspace:
+    from catalogger.testing import ModelAnswers, Workspace
+    with ModelAnswers() as answers, Workspace(folder, tokens={"a-token": "me"}, answers=answers) as workspace:
         workspace.add_schema("main.ml")
 
 They know nothing of the rest of catalogger. Every name is loaded on first use.

@@ -134,21 +134,18 @@ class Endpoint:
         self.update, self.build, self.until, self.updated = build.update, build, time + build.seconds, now()
         self.settle(time)
 
-    def look(self, time: float) -> None:
+    def look(self) -> None:
         """One look of a client: what is under way comes nearer to its end."""
         self.recovering = max(0, self.recovering - 1)
         build = self.build
-        if build is None or self.pending is None or build.end == "never":
-            return
-        if build.looks:
+        if build and self.pending and build.looks:
             self.build = replace(build, looks=build.looks - 1)
             if not build.message:
-                self.pending = self.pending.in_state(build.deployment, _STEPS[build.looks == 1])
-        elif time >= self.until:
-            self.finish()
+                step = _STEPS[-1] if build.looks == 1 else _STEPS[0]
+                self.pending = self.pending.in_state(build.deployment, step)
 
     def settle(self, time: float) -> None:
-        """End what no look is waited for."""
+        """End the build where its looks and its time are over."""
         if self.build and not self.build.looks and self.build.end != "never" and time >= self.until:
             self.finish()
 

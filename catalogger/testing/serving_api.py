@@ -58,7 +58,7 @@ def _update_units(serving: Serving, user: str, asked: Asked) -> Document:
 
 def _get(serving: Serving, user: str, asked: Asked) -> Document:
     endpoint = serving.find(user, asked["name"])
-    endpoint.look(serving.clock())
+    endpoint.look()
     return documents.detailed(endpoint, user)
 
 

@@ -50,12 +50,12 @@ def test_a_reserved_prefix(serving: Workspace, name: str) -> None:
     _refused(serving, asked_for(name=name), "'databricks-' is reserved")
 
 
-@pytest.mark.parametrize("name", ["ep", "EP"])
+@pytest.mark.parametrize("name", ["Ep", "ep", "EP"])
 def test_names_are_unique_without_regard_to_case(serving: Workspace, name: str) -> None:
-    create(serving)
+    create(serving, name="Ep")
     answer = ask(serving, "POST", ENDPOINTS, asked_for(name=name))
     refused(answer, 409, "RESOURCE_ALREADY_EXISTS", f"'{name}'")
-    assert serving.serving.names == ["ep"]
+    assert serving.serving.names == ["Ep"]
 
 
 @pytest.mark.parametrize(
