@@ -51,6 +51,13 @@ class Placing:
             task = Task(source, target, weights, ours=checkpoint.ours, known=item.sha256 is not None)
             self._begun.append(_Begun(item, task, source.stat(), workers.submit(task, self._meter)))
 
+    def so_far(self) -> Mapping[str, Placed]:
+        """What has been begun by now, once it is done; the others are not begun, and one that changed is left out."""
+        self._begun = [begun for begun in self._begun if not begun.placed.cancel()]
+        done = self.finish(self.folder)
+        changed = {begun.item.weights for begun in self._begun if _changed(begun)}
+        return {weights: placed for weights, placed in done.items() if weights not in changed}
+
     def finish(self, folder: Path | None, tick: Tick = lambda _: None) -> Mapping[str, Placed]:
         """Wait until all stand in `folder`; what was done, with the digest, by the file's path in the checkpoint.
 
@@ -89,6 +96,11 @@ class _Meter:
         with self._lock:
             self._tick = tick
             tick(self._count)
+
+
+def _changed(begun: _Begun) -> bool:
+    now, before = begun.task.source.stat(), begun.before
+    return (now.st_ino, now.st_size, now.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns)
 
 
 def _move(placed: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from catalogger.loggers.record import Logged
 from catalogger.loggers.surface import Row
 from catalogger.remote.storage import Storage
 from catalogger.remote.vended import needed_package, vended_storage
-from catalogger.remote.workspace import workspace, workspace_config
+from catalogger.remote.workspace import workspace
 from catalogger.validators.facts import Place
 
 Upload = Literal["auto", "storage", "files"]
@@ -115,7 +115,7 @@ class DatabricksSurface:
         if self._files():
             from catalogger.remote.files_api import FilesStorage
 
-            return FilesStorage(f"/Models/{name.replace('.', '/')}/{row.number}", workspace_config(self._uri))
+            return FilesStorage(f"/Models/{name.replace('.', '/')}/{row.number}", self._rest)
         kind = "MODEL_VERSION_OPERATION_READ_WRITE" if write else "MODEL_VERSION_OPERATION_READ"
         body = {"name": name, "version": row.number, "operation": kind}
 

@@ -135,6 +135,8 @@ class Work:
             )
             if unchanged := self._unchanged(unity):
                 return unchanged  # before MLflow is imported, which takes seconds
+            if request.stores.kind == "oss" and (self._root() or "file:").startswith("file:"):
+                self._begin_hashing()
             with self._packing(alone=alone), self._stores():
                 return self._log_and_send(unity)
 
@@ -240,6 +242,7 @@ class Work:
     def _send(self, registry: UnityRegistry, logged: Logged) -> Outcome:
         request, size = self.request, self.layout.size
         self.layout = self.layout.with_digests(logged.digests)
+        self._take_hashed()
         request.progress.say(f"Registering {request.name}: {human(size)} to {registry.surface.words}")
         before = {i.path: source_path(self.checkpoint, i).stat() for i in self.layout.weights}
         with request.progress.bar("files", size) as tick:
@@ -330,7 +333,8 @@ class Work:
     def _begin_hashing(self) -> None:
         """Start to hash the weight files whose digests are unknown.
 
-        Where files are copied, this is only worth it if a version of the same shape is there: a copy hashes on its way.
+        Where files are copied at once, this is only worth it if a version of the same shape is there: a copy hashes on
+        its way.
         """
         if self.checkpoint.root is not None:
             self._hashing = self._job().placing([i for i in self.layout.weights if not i.sha256], None)
@@ -344,6 +348,13 @@ class Work:
         hashed = self._hashing.finish(None)
         self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in hashed.items() if p.sha256})
         self._moved = replace(self._moved, read=size)
+
+    def _take_hashed(self) -> None:
+        """The digests that are known by now: the copy hashes the other files, and of these the kernel alone copies."""
+        if self._hashing:
+            done = self._hashing.so_far()
+            self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in done.items() if p.sha256})
+            self._moved = replace(self._moved, read=self._moved.read + sum(p.read for p in done.values()))
 
     def _registered(self, registry: Registry, digest: str) -> Version | None:
         """The newest version with this content whose files are still there."""

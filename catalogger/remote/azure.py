@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from catalogger.remote.cloud import PART, CloudStorage, Content, Stored
-from catalogger.remote.cloud_http import missing, patient, plain_session, refused, unreachable
+from catalogger.remote.cloud_http import missing, patient, refused, unreachable
 from catalogger.remote.patience import TryAgain, patiently
 from catalogger.remote.rest import TIMEOUT
+from catalogger.remote.sessions import plain_session
 
 T = TypeVar("T")
 

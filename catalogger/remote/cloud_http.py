@@ -24,12 +24,6 @@ _FULL = re.compile(r"storage_?quota|insufficient_?storage|no space", re.IGNORECA
 _FIX_NETWORK = "Check the network, then run the same command again: what has arrived and can be verified is kept."
 
 
-def plain_session() -> Session:
-    import requests
-
-    return requests.Session()
-
-
 class _Patient:
     """Sends until there is an answer that will stay; stands in a session where requests' own adapter does."""
 

@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 from catalogger.errors import AccessDenied, Refused
 from catalogger.remote.cloud import CloudStorage, Content, Stored
-from catalogger.remote.cloud_http import answered, plain_session, refused
+from catalogger.remote.cloud_http import answered, refused
 from catalogger.remote.directories import asked_of, entries, sizes_below
 from catalogger.remote.patience import TryAgain, patiently
 from catalogger.remote.rest import TIMEOUT, Rest
+from catalogger.remote.sessions import plain_session
 
 if TYPE_CHECKING:
     from requests import Response

@@ -1,68 +1,44 @@
-"""The files of a version by a workspace's Files API: sent by the Databricks SDK, each byte read once, few in memory."""
+"""The files of a version by a workspace's Files API: large ones in parts past the workspace, small ones through it."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import io
-import math
 import re
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from packaging.version import Version
-
-from catalogger.errors import (
-    AccessDenied,
-    CataloggerError,
-    DiskError,
-    NetworkUnreachable,
-    Refused,
-    RegistryError,
-    UsageError,
-    human,
-)
+from catalogger.errors import AccessDenied, CataloggerError, NetworkUnreachable, Refused, RegistryError, human
 from catalogger.files.digests import Tick
 from catalogger.remote.directories import sizes_below
-from catalogger.remote.patience import TryAgain, patiently, retry_seconds
+from catalogger.remote.parts import PART, Source, Span, Window, blocks, spans
+from catalogger.remote.patience import TryAgain, patiently
+from catalogger.remote.presigned import AT_ONCE, FILES, NotInParts, PresignedUpload
+from catalogger.remote.rest import Rest
+from catalogger.remote.sessions import Body
 from catalogger.remote.storage import Sending, Sent
-from catalogger.remote.workspace import workspace_rest
-
-if TYPE_CHECKING:
-    from databricks.sdk.core import Config
-    from databricks.sdk.mixins.files import FilesExt
 
 T = TypeVar("T")
-_MIB = 1 << 20
-_SDK = "0.156"  # before, a part whose address has expired is sent again empty
-_PART = 5 * _MIB  # the least that S3 takes; each part under way is held in memory by the SDK
-_PARTS = 10_000  # of one file, as S3 has it
-_AT_ONCE = 3  # parts
-_SMALL_AT_ONCE = 4  # files
-_M_MMAP_THRESHOLD = -3  # malloc.h
-_FULL = re.compile(r"RESOURCE_EXHAUSTED|INSUFFICIENT.STORAGE|status: 507|no space|out of space|quota", re.IGNORECASE)
+_LARGE = 3 * PART  # bytes from which on a file goes in parts
+_FULL = re.compile(r"RESOURCE_EXHAUSTED|INSUFFICIENT.STORAGE|answered 507|no space|out of space|quota", re.IGNORECASE)
 _FIX_FULL = "Free some room in the storage behind the catalog, then run the same command again."
-_FIX_NETWORK = "Check the address and the network, then run the same command again."
 _FIX_ACCESS = "Ask the owner of the model for the privilege, or use another token."
 
 
 class FilesStorage:
-    """The files below `location` (`/Models/CATALOG/SCHEMA/MODEL/VERSION`) of the workspace that `config` names.
+    """The files below `location` (`/Models/CATALOG/SCHEMA/MODEL/VERSION`) of the workspace that `rest` speaks to.
 
     The Files API tells a file's size and its time, and no checksum; to read a file back for comparison moves as many
     bytes as to send it.  So what an earlier attempt has left is never taken over: every file is sent whole.
-
-    Raises UsageError where the Databricks SDK is too old to send a large file safely.
     """
 
-    def __init__(self, location: str, config: Config) -> None:
+    def __init__(self, location: str, rest: Rest) -> None:
         self.location = location.rstrip("/")
-        self._files = _client(config)
-        self._rest = workspace_rest(config, (10.0, float(config.http_timeout_seconds or 60)))
-        self._large = int(config.files_ext_multipart_upload_min_stream_size)  # bytes; smaller ones go in one request
+        self._rest = rest
 
     def listing(self) -> Mapping[str, int]:
         """Every file below the location, with its size in bytes; none where the location is not there."""
@@ -74,13 +50,22 @@ class FilesStorage:
         After each file its size there is compared.  `tick` is called in other threads too, for each byte once,
         however often it must be sent.
         """
-        small = [file for file in files if file.size < self._large]
-        large = [file for file in files if file.size >= self._large]
-        with ThreadPoolExecutor(_SMALL_AT_ONCE) as pool:
-            sources = list(pool.map(lambda file: self._bring(file, tick), small))
-        sources += [self._bring(file, tick) for file in large]
-        read = sum(source.read_in_all for source in sources)
-        return Sent(read=read, sent=read, digests={s.file.path: s.sha256 for s in sources if s.sha256})
+        stopped, pool = threading.Event(), ThreadPoolExecutor(AT_ONCE)
+        outgoing = [_Outgoing(file, tick, stopped) for file in files]
+        try:
+            list(pool.map(self._through, [one for one in outgoing if one.file.size < _LARGE]))
+            for one in outgoing:
+                if one.file.size >= _LARGE:
+                    self._past(one, pool)
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)  # one that waits for a server cannot be woken
+            raise
+        pool.shutdown()
+        size = sum(file.size for file in files)
+        return Sent(
+            read=size, sent=size, digests={one.file.path: one.digest.hexdigest() for one in outgoing if one.digest}
+        )
 
     def free(self) -> int | None:
         """None: the storage does not tell."""
@@ -88,199 +73,170 @@ class FilesStorage:
 
     def read(self, path: str) -> bytes:
         """The content of one small file."""
-
-        def download() -> bytes:
-            with self._files.download(self._path(path)).contents as content:
-                return bytes(content.read())
-
-        return patiently(lambda: self._translated(download))
+        return self._asked(lambda: self._rest.content(f"{FILES}{quote(self._path(path))}"))
 
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these files; one that is not there is none."""
         for path in paths:
-            self._ask("DELETE", f"/api/2.0/fs/files{quote(self._path(path))}")
+            self._there("DELETE", f"{FILES}{quote(self._path(path))}")
 
     def _path(self, path: str) -> str:
         return f"{self.location}/{path}"
 
-    def _bring(self, file: Sending, tick: Tick) -> _Source:
-        with _Source(file, tick) as source:
-            try:
-                self._attempt(source)
-            except TryAgain:
-                # Patience begins with the first failure: until then a large file may have taken hours.
-                patiently(lambda: self._attempt(source))
-        return source
+    def _through(self, outgoing: _Outgoing) -> None:
+        """Send a file in one request through the workspace."""
+        path = f"{FILES}{quote(self._path(outgoing.file.path))}"
+        whole = Span(1, 0, outgoing.file.size)
 
-    def _attempt(self, source: _Source) -> None:
-        """Send the whole file, and see that it is there."""
-        path, size = self._path(source.file.path), source.file.size
-        parts = {"part_size": _part_size(size), "parallelism": _AT_ONCE}
+        def attempt() -> None:
+            with outgoing.source.opened() as stream:
+                body = outgoing.body(stream, whole)
+                self._asked(lambda: self._rest.put(path, body, query={"overwrite": "true"}))
+
+        outgoing.hash(whole)
+        patiently(attempt)
+        outgoing.source.check()
+        outgoing.tell(*outgoing.spans)
+        self._compare(outgoing.file)
+
+    def _past(self, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> None:
+        """Send a large file in parts to the storage; through the workspace where that takes none."""
+        if patiently(lambda: self._in_parts(outgoing, pool)):
+            self._compare(outgoing.file)
+        else:
+            self._through(outgoing)
+
+    def _in_parts(self, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> bool:
+        path = self._path(outgoing.file.path)
         try:
-            self._translated(lambda: self._files.upload(path, source, overwrite=True, **parts))
-        except (CataloggerError, TryAgain) as error:
-            if source.failure:
-                raise source.failure from error
-            if size >= self._large and source.tell() == size and _is_not_found(error):
-                # The upload is gone that all parts were sent to: it was completed, and the answer was lost.
-                raise TryAgain(cast(CataloggerError, error)) from error.__cause__
+            upload = self._asked(lambda: PresignedUpload(self._rest, path, len(outgoing.spans)))
+        except NotInParts:
+            return False
+        try:
+            if not _takes_the_first(upload, outgoing):
+                upload.abort()
+                return False
+            _send_the_others(upload, outgoing, pool)
+            outgoing.source.check()
+            self._complete(upload)
+        except BaseException:
+            upload.abort()
             raise
-        there = self._size(path)
-        if there != size:
+        return True
+
+    def _complete(self, upload: PresignedUpload) -> None:
+        try:
+            self._asked(upload.complete)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            raise TryAgain(refused) from refused  # gone: it was completed and the answer lost, or it was forgotten
+
+    def _compare(self, file: Sending) -> None:
+        path = self._path(file.path)
+        answer = self._there("HEAD", f"{FILES}{quote(path)}")
+        there = None if answer is None else int(answer[1].get("Content-Length", -1))
+        if there != file.size:
             arrived = "nothing" if there is None else human(there)
             raise RegistryError(
-                f'"{path}" is wrong at "{self._rest.base}": {arrived} of {human(size)} arrived.',
+                f'"{path}" is wrong at "{self._rest.base}": {arrived} of {human(file.size)} arrived.',
                 "Run the same command again; it sends the file once more.",
             )
 
-    def _size(self, path: str) -> int | None:
-        """The size of a file there; None where there is none."""
-        answer = self._ask("HEAD", f"/api/2.0/fs/files{quote(path)}")
-        return None if answer is None else int(answer[1].get("Content-Length", -1))
-
     def _document(self, path: str, query: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        answer = self._ask("GET", path, query)
+        answer = self._there("GET", path, query)
         return answer[0] if answer else None
 
-    def _ask(
+    def _there(
         self, method: str, path: str, query: Mapping[str, Any] | None = None
     ) -> tuple[Mapping[str, Any], Mapping[str, str]] | None:
         """The answer's document and headers; None where the file or folder is not there."""
         try:
-            return self._rest.answer(method, path, query=query)
+            return self._asked(lambda: self._rest.answer(method, path, query=query))
         except Refused as refused:
             if refused.status == 404:
                 return None
-            if refused.status == 403:
-                raise self._denied(refused.said) from refused
             raise
 
-    def _translated(self, call: Callable[[], T]) -> T:
-        """What the SDK gives; its errors as ours, and TryAgain for what may pass and it did not try again itself."""
+    def _asked(self, call: Callable[[], T]) -> T:
+        """What the workspace gives; what it says of privileges and of room as an error of its own."""
         try:
             return call()
-        except (OSError, ValueError, RuntimeError) as error:  # DatabricksError and those of requests are OSErrors
-            raise self._error(error) from error
+        except Refused as refused:
+            if refused.status == 403:
+                denied = f'"{self._rest.base}" does not give access to "{self.location}": {refused.said}'
+                raise AccessDenied(denied, _FIX_ACCESS) from refused
+            if _FULL.search(f"{refused.reason} {refused.message}"):
+                raise self._full(refused) from refused
+            raise
+        except TryAgain as again:
+            if _FULL.search(again.error.message):
+                raise self._full(again.error) from again
+            raise
 
-    def _error(self, error: Exception) -> CataloggerError | TryAgain:
-        from databricks.sdk import errors
-        from requests import RequestException
-
-        last = error.__cause__
-        if isinstance(error, TimeoutError | RuntimeError) and last is not None:  # the SDK's own patience has ended
-            return NetworkUnreachable(f'"{self._rest.base}" fails again and again: {_said(last)}', _FIX_NETWORK)
-        if isinstance(error, errors.Unauthenticated | errors.PermissionDenied):
-            return self._denied(_said(error))
-        said = f"{getattr(error, 'error_code', None) or ''} {_said(error)}"
-        if _FULL.search(said):
-            return RegistryError(f'The storage behind "{self.location}" is full: {_said(error)}', _FIX_FULL)
-        if isinstance(error, ValueError) or not isinstance(error, errors.InternalError | RequestException):
-            return RegistryError(f'"{self._rest.base}" does not take "{self.location}": {_said(error)}')
-        return TryAgain(NetworkUnreachable(f'"{self._rest.base}" fails again and again: {_said(error)}', _FIX_NETWORK))
-
-    def _denied(self, said: str) -> AccessDenied:
-        return AccessDenied(f'"{self._rest.base}" does not give access to "{self.location}": {said}', _FIX_ACCESS)
+    def _full(self, error: CataloggerError) -> RegistryError:
+        return RegistryError(f'The storage behind "{self.location}" is full: {error.message}', _FIX_FULL)
 
 
-class _Source(io.BufferedIOBase):
-    """A file as the SDK reads it: `size` bytes, of which each is hashed and counted when it first passes.
+class _Outgoing:
+    """A file on its way: hashed in order and told of once, however often its bytes are sent."""
 
-    The SDK reads in order, and again from the beginning where it must send again.  `failure` is why it cannot be read.
-    """
+    def __init__(self, file: Sending, tick: Tick, stopped: threading.Event) -> None:
+        self.file, self.stopped = file, stopped
+        self.source = Source(file.source, file.size)
+        self.spans = spans(file.size)
+        self.digest = None if file.sha256 else hashlib.sha256()
+        self._tick, self._telling = tick, threading.Lock()
+        self._hashed = 0  # bytes
+        self._told = set[int]()  # numbers of parts
 
-    def __init__(self, file: Sending, tick: Tick) -> None:
-        self.file = file
-        self.failure: DiskError | None = None
-        self.passed = self.read_in_all = 0
-        self._tick = tick
-        self._digest = None if file.sha256 else hashlib.sha256()
-        try:
-            self._stream = file.source.open("rb")
-        except OSError as error:
-            raise DiskError(f'Cannot read "{file.source}": {error.strerror}.') from error
+    def hash(self, span: Span) -> None:
+        """Up to the end of the part."""
+        end = span.start + span.size
+        if self.digest and self._hashed < end:
+            rest = Span(span.number, self._hashed, end - self._hashed)
+            with self.source.opened() as stream:
+                for block in blocks(self.source, stream, rest, self.stopped):
+                    self.digest.update(block)
+            self._hashed = end
 
-    @property
-    def sha256(self) -> str | None:
-        """The digest, where it was not known before."""
-        return self._digest.hexdigest() if self._digest else None
+    def body(self, stream: FileIO, span: Span) -> Body:
+        """The part for one request."""
+        return Window(self.source, stream, span, self.stopped) if span.size else b""
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        position = self._stream.tell()
-        left = self.file.size - position
-        wanted = left if size is None or size < 0 else min(size, left)
-        try:
-            block = self._stream.read(wanted)
-        except OSError as error:
-            raise self._fail(f'Cannot read "{self.file.source}": {error.strerror}.') from error
-        if len(block) < wanted:
-            raise self._fail(f'"{self.file.source}" became shorter while it was sent.')
-        self._pass(block, position)
-        return block
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._stream.tell(), io.SEEK_END: self.file.size}[whence]
-        return self._stream.seek(start + offset)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-    def _pass(self, block: bytes, position: int) -> None:
-        self.read_in_all += len(block)
-        new = memoryview(block)[max(self.passed - position, 0) :]
-        self.passed += len(new)
-        if self._digest:
-            self._digest.update(new)
-        if new:
-            self._tick(len(new))
-
-    def _fail(self, message: str) -> ValueError:
-        """Of a kind that neither the SDK nor what is below it takes for a failure of the network."""
-        self.failure = DiskError(message, "Let nothing write to it, then run the same command again.")
-        return ValueError(message)
+    def tell(self, *parts: Span) -> None:
+        """These parts have arrived."""
+        with self._telling:
+            new = [span for span in parts if span.number not in self._told]
+            self._told.update(span.number for span in new)
+            if count := sum(span.size for span in new):
+                self._tick(count)
 
 
-def _client(config: Config) -> FilesExt:
-    from databricks.sdk import WorkspaceClient
-    from databricks.sdk.version import __version__ as found
-
-    if Version(found) < Version(_SDK):
-        raise UsageError(
-            f"The Databricks SDK {found} cannot send a large file safely.", f"pip install -U 'databricks-sdk>={_SDK}'"
-        )
-    _return_freed_memory()
-    patient = config.copy()
-    patient.retry_timeout_seconds = max(1, math.ceil(retry_seconds()))
-    patient.experimental_files_ext_cloud_api_max_retries = None  # time is what ends it
-    return WorkspaceClient(config=patient).files
+def _takes_the_first(upload: PresignedUpload, outgoing: _Outgoing) -> bool:
+    """Whether the storage can be reached from here, and lets us in: a firewall may keep it away."""
+    first = outgoing.spans[0]
+    outgoing.hash(first)
+    try:
+        _send(upload, outgoing, first)
+    except (AccessDenied, NetworkUnreachable):
+        return False
+    return True
 
 
-def _return_freed_memory() -> None:
-    """Keep glibc from keeping freed parts: one set for each thread that sends, three times what is under way."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MIB)
+def _send_the_others(upload: PresignedUpload, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> None:
+    """A part is hashed here, in its turn, and then read again out of the page cache while it is sent."""
+    waiting = deque[Future[None]]()
+    for span in outgoing.spans[1:]:
+        outgoing.hash(span)
+        if len(waiting) == AT_ONCE:
+            waiting.popleft().result()
+        waiting.append(pool.submit(_send, upload, outgoing, span))
+    for sent in waiting:
+        sent.result()
 
 
-def _part_size(size: int) -> int:
-    return max(_PART, math.ceil(size / _PARTS / _MIB) * _MIB)
-
-
-def _is_not_found(error: Exception) -> bool:
-    from databricks.sdk.errors import NotFound
-
-    return isinstance(error.__cause__, NotFound)
-
-
-def _said(error: BaseException) -> str:
-    """One line of what the other side said, without the query of a signed address and what S3 tells of a signature."""
-    text = re.split(r", body: |This is likely a bug", str(error))[0]
-    return (re.sub(r"\?\S*", "?…", text).strip().splitlines() or [type(error).__name__])[0][:300]
+def _send(upload: PresignedUpload, outgoing: _Outgoing, span: Span) -> None:
+    with outgoing.source.opened() as stream:
+        upload.put(span.number, lambda: outgoing.body(stream, span))
+    outgoing.tell(span)

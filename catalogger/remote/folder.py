@@ -13,6 +13,7 @@ from catalogger.errors import DiskError, RegistryError
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.place import Placed, Weights, existing
 from catalogger.files.workers import Task, Workers
+from catalogger.remote.parts import Source
 from catalogger.remote.storage import Sending, Sent
 
 _PART = ".catalogger-part"  # ends the name of a file that is not whole yet
@@ -34,10 +35,13 @@ class FolderStorage:
         """Place each file under another name, then give it its own: what has its name is whole."""
         self._require_here()
         there, waiting = self._found(), []
+        sources = [Source(file.source, file.size) for file in files]
         for file in files:
             task = self._task(file, there.get(file.path))
             waiting.append((file, task, self._workers.submit(task, tick)))
         placed = [(file, self._finish(file, task, future)) for file, task, future in waiting]
+        for source in sources:
+            source.check()
         return Sent(
             read=sum(p.read for _, p in placed),
             written=sum(p.written for _, p in placed),

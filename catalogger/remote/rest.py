@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalogger.errors import AccessDenied, CataloggerError, NetworkUnreachable, Refused, UsageError
 from catalogger.remote.patience import PASSING, TryAgain, asked_pause, patiently
+from catalogger.remote.sessions import Body, plain_session
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -27,12 +28,10 @@ class Rest:
     def __init__(
         self, base: str, headers: Callable[[], Mapping[str, str]] = dict, timeout: tuple[float, float] = TIMEOUT
     ) -> None:
-        import requests
-
         self.base = base.rstrip("/")
+        self.timeout = timeout
         self._headers = headers
-        self._timeout = timeout
-        self._session = requests.Session()
+        self._session = plain_session()
         self._session.trust_env = True
         self._session.headers["User-Agent"] = f"catalogger/{metadata.version('catalogger')}"
 
@@ -70,6 +69,21 @@ class Rest:
             return self._read(response), response.headers
 
         return attempt() if once else patiently(attempt)
+
+    def content(self, path: str) -> bytes:
+        """A small file, as it is."""
+
+        def attempt() -> bytes:
+            response = self._send("GET", path, None, None, self._credentials())
+            if response.status_code >= 300 or _is_page(response):
+                self._read(response)
+            return response.content
+
+        return patiently(attempt)
+
+    def put(self, path: str, content: Body, *, query: Mapping[str, Any] | None = None) -> None:
+        """Send a file, which `content` reads as requests wants it.  It is sent once: what may pass is TryAgain."""
+        self._read(self._send("PUT", path, None, query, self._credentials(), content=content))
 
     def blocks(self, path: str, body: Mapping[str, Any]) -> Iterator[bytes]:
         """What a POST is answered with, as it comes: server-sent events, not taken apart.  It is sent once.
@@ -116,6 +130,7 @@ class Rest:
         query: Mapping[str, Any] | None,
         headers: Mapping[str, str],
         *,
+        content: Body | None = None,
         stream: bool = False,
     ) -> Response:
         from requests import exceptions
@@ -124,11 +139,12 @@ class Rest:
             response = self._session.request(
                 method,
                 f"{self.base}{path}",
+                data=content,
                 json=body,
                 params=query,
                 headers=dict(headers),
                 auth=_as_given if "Authorization" in headers else None,
-                timeout=self._timeout,
+                timeout=self.timeout,
                 allow_redirects=False,
                 stream=stream,
             )

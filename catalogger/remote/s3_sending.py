@@ -12,19 +12,9 @@ from typing import Any
 
 from catalogger.errors import Refused
 from catalogger.files.digests import Tick
+from catalogger.remote.parts import Source, Span, Stopped, Window, spans
+from catalogger.remote.s3_checksums import crc32, encoded, md5, whole_crc32, whole_etag
 from catalogger.remote.s3_client import S3Client, is_damaged
-from catalogger.remote.s3_parts import (
-    Source,
-    Span,
-    Stopped,
-    Window,
-    crc32,
-    encoded,
-    md5,
-    spans,
-    whole_crc32,
-    whole_etag,
-)
 from catalogger.remote.s3_unfinished import Told, Unfinished, Upload
 from catalogger.remote.storage import Sending, Sent
 

@@ -33,9 +33,9 @@ from catalogger.errors import (
     UsageError,
 )
 from catalogger.files.digests import Tick
+from catalogger.remote.parts import PART, Source, Span, Stopped, Window, spans
 from catalogger.remote.s3 import S3Credentials, S3Storage
 from catalogger.remote.s3_client import S3Client
-from catalogger.remote.s3_parts import PART, Source, Span, Stopped, Window, spans
 from catalogger.remote.s3_unfinished import Unfinished, Upload
 from catalogger.remote.storage import Sending, Sent
 

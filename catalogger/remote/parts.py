@@ -1,27 +1,20 @@
-"""A file as S3 takes it: cut into parts, each with its checksum, and sent through a window that holds a block of it."""
+"""A file cut into parts, each sent through a window that holds a block of it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import threading
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from catalogger.errors import CataloggerError, DiskError
 from catalogger.files.digests import BLOCK
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
-PART = 1 << 24  # bytes; a file up to this is one object sent at once
-_MOST = 10_000  # parts that S3 takes of one object
+PART = 1 << 24  # bytes
+_MOST = 10_000  # parts that S3 takes of one object, and others too
 _STEP = 1 << 20
 
 
@@ -125,44 +118,7 @@ class Window:
         return block
 
 
-def crc32(source: Source, stream: FileIO, span: Span, stopped: threading.Event, digest: Hash | None = None) -> int:
-    """The CRC-32 of a part; `digest`, where given, is fed with it too."""
-    checksum = 0
-    for block in _blocks(source, stream, span, stopped):
-        checksum = zlib.crc32(block, checksum)
-        if digest:
-            digest.update(block)
-    return checksum
-
-
-def md5(source: Source, stream: FileIO, span: Span, stopped: threading.Event) -> bytes:
-    """The MD5 of a part, which is its ETag at most stores."""
-    digest = hashlib.md5(usedforsecurity=False)
-    for block in _blocks(source, stream, span, stopped):
-        digest.update(block)
-    return digest.digest()
-
-
-def encoded(checksum: int) -> str:
-    """A CRC-32 as it stands in requests and answers."""
-    return base64.b64encode(checksum.to_bytes(4, "big")).decode()
-
-
-def whole_crc32(checksums: Sequence[int]) -> str:
-    """What S3 tells as the checksum of an object of so many parts: that of the checksums, and their count."""
-    if len(checksums) == 1:
-        return encoded(checksums[0])
-    return f"{encoded(zlib.crc32(b''.join(c.to_bytes(4, 'big') for c in checksums)))}-{len(checksums)}"
-
-
-def whole_etag(digests: Sequence[bytes]) -> str:
-    """The ETag of an object of so many parts, where the store makes it of MD5s."""
-    if len(digests) == 1:
-        return digests[0].hex()
-    return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
-
-
-def _blocks(source: Source, stream: FileIO, span: Span, stopped: threading.Event) -> Iterator[memoryview]:
+def blocks(source: Source, stream: FileIO, span: Span, stopped: threading.Event) -> Iterator[memoryview]:
     """The part's bytes through one buffer: each block is gone when the next one is asked for."""
     buffer = memoryview(bytearray(min(BLOCK, span.size)))
     done = 0
