@@ -39,6 +39,6 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[str]:
             continue
         if after_return and text[0] == "\n":  # the second half of a line end that two blocks share
             text = text[1:]
-        after_return = text[-1:] == "\r" or (after_return and not text)
+        after_return = text.endswith("\r")
         *whole, begun = _LINE_END.split(begun + text)
         yield from whole

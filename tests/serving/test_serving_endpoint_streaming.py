@@ -154,6 +154,13 @@ def test_an_end_without_the_word_for_it_is_one_where_every_text_has_ended() -> N
     assert isinstance(error, StreamBroken)
 
 
+def test_the_usage_stands_wherever_it_is_told() -> None:
+    counted = {"choices": [], "usage": USAGE}
+    for told in ([*TOLD[:2], chunk(finish_reason="stop"), counted], [counted, *TOLD[:2], chunk(finish_reason="stop")]):
+        stream, _, error = _asked(in_chunks([events(*told)]))
+        assert (error, stream.answer.usage) == (None, Usage(3, 2, 5))
+
+
 def test_a_stream_that_could_not_begin_is_asked_for_again() -> None:
     with serving(reset, said(503, {"message": "Up."}, Retry_After="0"), in_chunks([events(*TOLD)])) as server:
         assert Endpoint(server.workspace, NAME).chat("?", stream=True).whole().text == "Grüße 🙂\n"
@@ -220,6 +227,8 @@ def test_events_are_the_same_however_their_bytes_are_cut(said: list[str], cuts: 
         ([b"database: x\n\n"], []),
         ([b"data: a\r", b"\n\r\n", b"data: b\r", b"\r"], ["a", "b"]),
         ([b"data: a\r", b"", b"\n\r", b"\n"], ["a"]),
+        ([b"data: a\r", b"\ndata: b\r\n\r\n"], ["a\nb"]),
+        ([b"data: a\r", b"\n", b"\ndata: b\n\n"], ["a", "b"]),
         ([b"data: \xf0\x9f", b"\x99\x82\n\n"], ["🙂"]),
         ([b"data: a\xff\n\n"], ["a\ufffd"]),
         ([b"data: a\n"], ["a"]),
