@@ -79,9 +79,8 @@ def command(
         click.echo("\n\n".join([test.text(), *([comparison.text()] if comparison else [])]))
         click.echo(_conclusion(test))
     if test.ended == GIVEN_UP:
-        raise NetworkUnreachable(
-            f'The endpoint "{endpoint}" no longer answers: {_failures(test)}.', "What was measured before is kept."
-        )
+        Terminal().say(f'Error: The endpoint "{endpoint}" no longer answers. What was measured before is kept.')
+        return NetworkUnreachable.exit_code
     return 130 if test.ended == INTERRUPTED else 0
 
 
@@ -102,8 +101,3 @@ def _conclusion(test: LoadTest) -> str:
     share = f", {best.whole_rate / most:.0%} of the {most:,.0f} that it is provisioned for at the most" if most else ""
     limit = "; the client was the limit there" if best.client.limits else ""
     return f"\nHighest: {best.whole_rate:,.0f} {WHOLE_RATE} at {best.parallel} parallel requests{share}{limit}."
-
-
-def _failures(test: LoadTest) -> str:
-    errors = test.steps[-1].errors if test.steps else {}
-    return ", ".join(f"{count} x {kind}" for kind, count in errors.items()) or "every request failed"

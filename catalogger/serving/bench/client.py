@@ -11,12 +11,13 @@ import os
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from catalogger.errors import UsageError
+from catalogger.errors import CataloggerError, UsageError
 from catalogger.remote.patience import asked_pause
 from catalogger.remote.rest import EVENTS
 from catalogger.serving.bench.figures import Sample
@@ -113,7 +114,8 @@ class Client:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(_RENEWED)
-            self._credentials = await asyncio.to_thread(self._headers)
+            with suppress(CataloggerError):  # what is sent without new ones is refused, and counted so
+                self._credentials = await asyncio.to_thread(self._headers)
 
 
 def require_aiohttp() -> Any:

@@ -46,6 +46,7 @@ def draw(test: LoadTest, file: Path, against: LoadTest | None = None) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("throughput: input + output tokens per second")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("latency of a request (s)")
     _output_axis(axes, test)
     axes.set_title(_title(test), loc="left", fontsize=11)
@@ -67,7 +68,10 @@ def _curve(
     steps = _points(test)
     rates = [step.whole_rate for step in steps]
     latencies = [getattr(step.latency, share) for step in steps]
-    axes.plot(rates, latencies, "o--" if dashed else "o-", color=colour, label=label, markersize=5, linewidth=1.6)
+    style: dict[str, Any] = {"linestyle": "--" if dashed else "-", "linewidth": 1.6, "marker": "o", "markersize": 5}
+    if share == "p95":  # where all requests took the same time, it lies below the other curve and is to be seen still
+        style |= {"linewidth": 1.2, "markersize": 9, "markerfacecolor": "none"}
+    axes.plot(rates, latencies, color=colour, label=label, **style)
     if labelled:
         _label(axes, steps, rates, latencies)
 
@@ -77,7 +81,7 @@ def _label(axes: Axes, steps: Sequence[Step], rates: Sequence[float], latencies:
     for step, rate, latency in zip(steps, rates, latencies, strict=True):
         text = f"{step.parallel}*" if step.client.limits else str(step.parallel)
         axes.annotate(text, (rate, latency), xytext=(6, -12), textcoords="offset points", color=_NOW, fontsize=9)
-    axes.plot([], [], " ", label="1, 2, 4 …: parallel requests")
+    axes.plot([], [], " ", label="numbers: parallel requests")
     if any(step.client.limits for step in steps):
         axes.plot([], [], " ", label="*: the client was the limit")
 
@@ -104,7 +108,9 @@ def _output_axis(axes: Axes, test: LoadTest) -> None:
     def up(rate: Any) -> Any:
         return rate / share
 
-    axes.secondary_xaxis("top", functions=(down, up)).set_xlabel("throughput: output tokens per second")
+    other = axes.secondary_xaxis("top", functions=(down, up))
+    other.xaxis.set_major_formatter("{x:,.0f}")
+    other.set_xlabel("throughput: output tokens per second")
 
 
 def _title(test: LoadTest) -> str:

@@ -65,10 +65,8 @@ class Plan:
         at_most = "" if self.plateau is None else "at most "
         if self.requests is None:
             whole = len(self.parallel) * (self.seconds + 2 * latency)
-            return (
-                f"{at_most}{steps} of {self.seconds:g} s, with what begins and ends each {duration(whole)} "
-                "and more where requests queue"
-            )
+            ends = "with the first and the last requests of each, and more where requests queue"
+            return f"{at_most}{steps} of {self.seconds:g} s: {duration(whole)} {ends}"
         least = len(self.parallel) * (self.requests + 1) * latency
         most = sum(self.parallel) * (self.requests + 1) * latency
         each = f"{self.requests} request{'s' if self.requests > 1 else ''} of each stream"

@@ -56,16 +56,14 @@ class Streams:
         return Ended(self.so_far(), self._hopeless)
 
     def so_far(self) -> Step:
-        """The figures of what has been measured by now."""
-        now = time.monotonic()
-        closed = now if self._closed is None else self._closed
-        opened = closed if self._opened is None else self._opened
-        return figures(self._parallel, self._samples, opened, closed, self._load(closed - opened))
-
-    @property
-    def answered(self) -> int:
-        """Requests that were answered by now."""
-        return sum(sample.error is None for sample in self._samples)
+        """The figures of what has been measured by now; of the beginning too, where there is nothing else."""
+        closed = time.monotonic() if self._closed is None else self._closed
+        if self._opened is not None:
+            load = self._load(closed - self._opened)
+            return figures(self._parallel, self._samples, self._opened, closed, load)
+        opened = min((sample.began for sample in self._samples), default=closed)
+        samples = [replace(sample, counted=True) for sample in self._samples]
+        return figures(self._parallel, samples, opened, closed, ClientLoad())
 
     @property
     def _hopeless(self) -> bool:
@@ -114,13 +112,17 @@ class Streams:
             return
 
     async def _look(self) -> None:
-        """How late the event loop is: as late as that, it may have seen a token."""
+        """How late the event loop is: as late as that, it may have seen a token.
+
+        One long absence counts for each look that was due in it, so that the quantiles are those of time.
+        """
         due = time.monotonic()
-        while True:
-            due += _LOOK
-            await asyncio.sleep(due - time.monotonic())
-            if self._closed is None:
-                self._late.append(time.monotonic() - due)
+        while self._closed is None:
+            await asyncio.sleep(due + _LOOK - time.monotonic())
+            now = time.monotonic()
+            while due + _LOOK <= now:
+                due += _LOOK
+                self._late.append(now - due)
 
     def _load(self, seconds: float) -> ClientLoad:
         if not self._late or seconds <= 0:
