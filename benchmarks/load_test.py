@@ -94,8 +94,7 @@ def _law(case: Case, streams: int) -> tuple[float, float, float]:
     except ValueError:
         simulated = law.simulate(streams, *shape, _SIMULATED)
         settled = sorted(simulated.latencies[streams:])
-        rate = len(simulated.latencies) / simulated.seconds
-        return rate * tokens, quantile(settled, 0.5), quantile(settled, 0.95)
+        return simulated.throughput * tokens, quantile(settled, 0.5), quantile(settled, 0.95)
     return law.throughput(streams, *shape) * tokens, half, tail
 
 

@@ -86,7 +86,7 @@ class Law:
         chance = self.factors()
         free = [0.0] * self.servers
         asking = [(0.0, client) for client in range(clients)]
-        latencies = []
+        latencies, ends = [], []
         for _ in range(clients * requests):
             asked, client = heapq.heappop(asking)
             began = max(asked, heapq.heappop(free))
@@ -94,15 +94,17 @@ class Law:
             heapq.heappush(free, ended)
             heapq.heappush(asking, (ended, client))
             latencies.append(ended - asked)
-        return Simulated(tuple(latencies), min(asking)[0])
+            ends.append(ended)
+        last = min(asking)[0]
+        return Simulated(tuple(latencies), sum(ended <= last for ended in ends) / last)
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """The latency of each request in the order of their beginnings, and the second until which all clients asked."""
+    """The latency of each request, in the order in which they were asked, and requests per second while all asked."""
 
     latencies: tuple[float, ...]
-    seconds: float
+    throughput: float
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,11 @@ class LawEndpoint:
             text=True,
             process_group=0,
         )
-        self.url = f"http://127.0.0.1:{self._told()['port']}"
+        try:
+            self.url = f"http://127.0.0.1:{self._told()['port']}"
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -53,7 +53,8 @@ class Streams:
                     streams.create_task(self._stream(number))
         finally:
             looking.cancel()
-        return Ended(self.so_far(), self._hopeless)
+        step = self.so_far()
+        return Ended(step, given_up=self._hopeless or not (step.answered or step.too_many))
 
     def so_far(self) -> Step:
         """The figures of what has been measured by now; of the beginning too, where there is nothing else."""
