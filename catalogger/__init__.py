@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from catalogger.errors import CataloggerError
     from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
     from catalogger.recipes import Recipe, load_recipe
+    from catalogger.serving.bench.load_test import load_test
+    from catalogger.serving.bench.results import LoadTest
     from catalogger.serving.endpoint import Endpoint
     from catalogger.validators import Finding, Report
 
@@ -25,6 +27,7 @@ __all__ = [
     "Checkpoint",
     "Endpoint",
     "Finding",
+    "LoadTest",
     "Outcome",
     "Progress",
     "Recipe",
@@ -32,6 +35,7 @@ __all__ = [
     "check",
     "lint",
     "load_recipe",
+    "load_test",
     "log_model",
     "open_source",
 ]
@@ -42,6 +46,7 @@ _HOME = {
     "Checkpoint": "checkpoints",
     "Endpoint": "serving.endpoint",
     "Finding": "validators",
+    "LoadTest": "serving.bench.results",
     "Outcome": "loggers",
     "Progress": "loggers",
     "Recipe": "recipes",
@@ -49,6 +54,7 @@ _HOME = {
     "check": "loggers",
     "lint": "loggers",
     "load_recipe": "recipes",
+    "load_test": "serving.bench.load_test",
     "log_model": "loggers",
     "open_source": "checkpoints",
 }

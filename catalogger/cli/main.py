@@ -18,6 +18,7 @@ _VERBS = {
     "lint": ("catalogger.cli.checks", "lint_command"),
     "rules": ("catalogger.cli.rules", "command"),
     "query": ("catalogger.cli.query", "command"),
+    "bench": ("catalogger.cli.bench", "command"),
 }
 
 

@@ -56,11 +56,11 @@ def workspace(uri: str) -> Rest:
 
 def workspace_rest(config: Config, timeout: tuple[float, float] = TIMEOUT) -> Rest:
     """Calls to the workspace of a configuration; `timeout` as for `Rest`."""
-    return Rest(str(config.host), lambda: _headers(config), timeout)
+    return Rest(str(config.host), lambda: credentials(config), timeout)
 
 
-def _headers(config: Config) -> dict[str, str]:
-    """The request's credentials, renewed where they have expired."""
+def credentials(config: Config) -> dict[str, str]:
+    """A request's headers of authorization, renewed where they have expired.  Raises AccessDenied and TryAgain."""
     from requests import RequestException
 
     try:

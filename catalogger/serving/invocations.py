@@ -46,6 +46,11 @@ class Invocations:
         self._timeout = timeout
         self._path = f"/serving-endpoints/{quote(name, safe='')}/invocations"
 
+    @property
+    def query_url(self) -> str:
+        """Where queries go."""
+        return f"{self._rest.base}{self._path}"
+
     @cached_property
     def described(self) -> Mapping[str, Any]:
         """What the workspace says of the endpoint, asked for once.

@@ -182,9 +182,10 @@ def test_every_change_of_state_is_told_once_with_the_entities_message(
     lines = Lines()
     to(client, progress=lines)
     told = [line for line in lines.said if line.startswith("ep: ")]
+    building = "ep: NOT_READY, IN_PROGRESS: llama-1 DEPLOYMENT_CREATING"
     assert told == [
-        "ep: NOT_READY, IN_PROGRESS: llama-1 DEPLOYMENT_CREATING Creating resources for served entity.",
-        "ep: NOT_READY, IN_PROGRESS: llama-1 DEPLOYMENT_CREATING Initializing provisioned throughput for served entity.",
+        f"{building} Creating resources for served entity.",
+        f"{building} Initializing provisioned throughput for served entity.",
         "ep: READY, NOT_UPDATING: llama-1 DEPLOYMENT_READY",
     ]
 

@@ -1,0 +1,1 @@
+"""The load test: how fast an endpoint answers so many requests at the same time, and where its throughput ends."""
