@@ -6,24 +6,27 @@ import hashlib
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from io import FileIO
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from catalogger.errors import AccessDenied, CataloggerError, NetworkUnreachable, Refused, RegistryError, human
 from catalogger.files.digests import Tick
 from catalogger.remote.directories import sizes_below
+from catalogger.remote.multipart import AT_ONCE
 from catalogger.remote.parts import PART, Source, Span, Window, blocks, spans
 from catalogger.remote.patience import TryAgain, patiently
-from catalogger.remote.presigned import AT_ONCE, FILES, NotInParts, PresignedUpload
+from catalogger.remote.presigned import Presigned
 from catalogger.remote.rest import Rest
 from catalogger.remote.sessions import Body
 from catalogger.remote.storage import Sending, Sent
+from catalogger.remote.uploads import FILES, NotInParts, Upload, begin
 
-T = TypeVar("T")
 _LARGE = 3 * PART  # bytes from which on a file goes in parts
+_MOST = 5 << 30  # bytes that a workspace takes in one request
 _FULL = re.compile(r"RESOURCE_EXHAUSTED|INSUFFICIENT.STORAGE|answered 507|no space|out of space|quota", re.IGNORECASE)
 _FIX_FULL = "Free some room in the storage behind the catalog, then run the same command again."
 _FIX_ACCESS = "Ask the owner of the model for the privilege, or use another token."
@@ -38,7 +41,8 @@ class FilesStorage:
 
     def __init__(self, location: str, rest: Rest) -> None:
         self.location = location.rstrip("/")
-        self._rest = rest
+        self._rest, self._presigned = rest, Presigned(rest.timeout)
+        self._not_in_parts: CataloggerError | None = None  # why, as soon as one file could not go in them
 
     def listing(self) -> Mapping[str, int]:
         """Every file below the location, with its size in bytes; none where the location is not there."""
@@ -73,7 +77,8 @@ class FilesStorage:
 
     def read(self, path: str) -> bytes:
         """The content of one small file."""
-        return self._asked(lambda: self._rest.content(f"{FILES}{quote(self._path(path))}"))
+        with self._understood():
+            return self._rest.content(f"{FILES}{quote(self._path(path))}")
 
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these files; one that is not there is none."""
@@ -89,9 +94,8 @@ class FilesStorage:
         whole = Span(1, 0, outgoing.file.size)
 
         def attempt() -> None:
-            with outgoing.source.opened() as stream:
-                body = outgoing.body(stream, whole)
-                self._asked(lambda: self._rest.put(path, body, query={"overwrite": "true"}))
+            with outgoing.source.opened() as stream, self._understood():
+                self._rest.put(path, outgoing.body(stream, whole), query={"overwrite": "true"})
 
         outgoing.hash(whole)
         patiently(attempt)
@@ -100,33 +104,35 @@ class FilesStorage:
         self._compare(outgoing.file)
 
     def _past(self, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> None:
-        """Send a large file in parts to the storage; through the workspace where that takes none."""
-        if patiently(lambda: self._in_parts(outgoing, pool)):
-            self._compare(outgoing.file)
-        else:
-            self._through(outgoing)
+        """Send a large file in parts to the storage; through the workspace where they do not get there."""
+        if not self._not_in_parts:
+            try:
+                patiently(lambda: self._in_parts(outgoing, pool))
+                return self._compare(outgoing.file)
+            except NotInParts as refusal:
+                self._not_in_parts = refusal.reason
+        if outgoing.file.size > _MOST:
+            with self._understood():
+                raise self._not_in_parts
+        return self._through(outgoing)
 
-    def _in_parts(self, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> bool:
-        path = self._path(outgoing.file.path)
+    def _in_parts(self, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> None:
+        path, size = self._path(outgoing.file.path), outgoing.file.size
+        with self._understood():
+            upload = begin(self._rest, self._presigned, path, size, len(outgoing.spans))
         try:
-            upload = self._asked(lambda: PresignedUpload(self._rest, path, len(outgoing.spans)))
-        except NotInParts:
-            return False
-        try:
-            if not _takes_the_first(upload, outgoing):
-                upload.abort()
-                return False
+            _send_the_first(upload, outgoing)
             _send_the_others(upload, outgoing, pool)
             outgoing.source.check()
             self._complete(upload)
         except BaseException:
             upload.abort()
             raise
-        return True
 
-    def _complete(self, upload: PresignedUpload) -> None:
+    def _complete(self, upload: Upload) -> None:
         try:
-            self._asked(upload.complete)
+            with self._understood():
+                upload.complete()
         except Refused as refused:
             if refused.status != 404:
                 raise
@@ -152,16 +158,18 @@ class FilesStorage:
     ) -> tuple[Mapping[str, Any], Mapping[str, str]] | None:
         """The answer's document and headers; None where the file or folder is not there."""
         try:
-            return self._asked(lambda: self._rest.answer(method, path, query=query))
+            with self._understood():
+                return self._rest.answer(method, path, query=query)
         except Refused as refused:
             if refused.status == 404:
                 return None
             raise
 
-    def _asked(self, call: Callable[[], T]) -> T:
-        """What the workspace gives; what it says of privileges and of room as an error of its own."""
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """What the workspace says of privileges and of room is an error of its own."""
         try:
-            return call()
+            yield
         except Refused as refused:
             if refused.status == 403:
                 denied = f'"{self._rest.base}" does not give access to "{self.location}": {refused.said}'
@@ -213,30 +221,33 @@ class _Outgoing:
                 self._tick(count)
 
 
-def _takes_the_first(upload: PresignedUpload, outgoing: _Outgoing) -> bool:
-    """Whether the storage can be reached from here, and lets us in: a firewall may keep it away."""
+def _send_the_first(upload: Upload, outgoing: _Outgoing) -> None:
+    """Raises NotInParts where the storage cannot be reached, or lets nobody in: a firewall may keep it away."""
     first = outgoing.spans[0]
     outgoing.hash(first)
     try:
         _send(upload, outgoing, first)
-    except (AccessDenied, NetworkUnreachable):
-        return False
-    return True
+    except (AccessDenied, NetworkUnreachable, RegistryError) as error:
+        raise NotInParts(error) from error
 
 
-def _send_the_others(upload: PresignedUpload, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> None:
+def _send_the_others(upload: Upload, outgoing: _Outgoing, pool: ThreadPoolExecutor) -> None:
     """A part is hashed here, in its turn, and then read again out of the page cache while it is sent."""
     waiting = deque[Future[None]]()
-    for span in outgoing.spans[1:]:
-        outgoing.hash(span)
-        if len(waiting) == AT_ONCE:
-            waiting.popleft().result()
-        waiting.append(pool.submit(_send, upload, outgoing, span))
-    for sent in waiting:
-        sent.result()
+    try:
+        for span in outgoing.spans[1:]:
+            outgoing.hash(span)
+            if len(waiting) == upload.at_once:
+                waiting.popleft().result()
+            waiting.append(pool.submit(_send, upload, outgoing, span))
+        for sent in waiting:
+            sent.result()
+    except BaseException:
+        outgoing.stopped.set()  # what arrives after the upload was aborted may stay there for ever
+        raise
 
 
-def _send(upload: PresignedUpload, outgoing: _Outgoing, span: Span) -> None:
+def _send(upload: Upload, outgoing: _Outgoing, span: Span) -> None:
     with outgoing.source.opened() as stream:
-        upload.put(span.number, lambda: outgoing.body(stream, span))
+        upload.put(span, lambda rest: outgoing.body(stream, rest))
     outgoing.tell(span)

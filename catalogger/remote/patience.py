@@ -13,7 +13,7 @@ from catalogger.errors import CataloggerError, UsageError
 
 T = TypeVar("T")
 VARIABLE = "CATALOGGER_RETRY_SECONDS"
-_DEFAULT = 300.0  # seconds that one request is tried for; every success begins them anew
+_DEFAULT = 300.0  # seconds that one request is tried for after it first failed; every success begins them anew
 _FIRST, _LONGEST = 0.5, 30.0  # seconds
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses that may be others a moment later."""
@@ -30,8 +30,11 @@ class TryAgain(Exception):
 
 
 def patiently(attempt: Callable[[], T]) -> T:
-    """What the attempt gives, at the latest after `CATALOGGER_RETRY_SECONDS`; any other exception passes through."""
-    end = time.monotonic() + retry_seconds()
+    """What the attempt gives, tried again for `CATALOGGER_RETRY_SECONDS`; any other exception passes through.
+
+    They begin with the first failure: to send gigabytes in one attempt may take longer.
+    """
+    patience, end = retry_seconds(), math.inf
     longest = _FIRST
     while True:
         try:
@@ -40,6 +43,7 @@ def patiently(attempt: Callable[[], T]) -> T:
             own = random.uniform(longest / 2, longest)  # noqa: S311
             # A server that asks for less than is due is believed at first: for ever, "0" would be a storm of requests.
             pause = own if again.after is None else max(again.after, own - _FIRST)
+            end = min(end, time.monotonic() + patience)
             if time.monotonic() + pause > end:
                 raise again.error from again.__cause__
         time.sleep(pause)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from catalogger.testing.files_api import Reply
+from catalogger.testing.files_replies import Reply
 
 
 class RefusalError(Exception):

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from catalogger.testing import invocations, mlflow_api, native, serving_api
 from catalogger.testing.endpoints import Build
 from catalogger.testing.files_api import PRESIGNED, FilesApi
-from catalogger.testing.files_api import Reply as FileReply
+from catalogger.testing.files_replies import Reply as FileReply
 from catalogger.testing.grants import EVERYONE, Kind
 from catalogger.testing.invocations import Answers, Invocations
 from catalogger.testing.models import NO_CREDENTIALS, Model, Registry, Vending, Version

@@ -1,228 +1,39 @@
-"""Files by a workspace's Files API: the Databricks SDK, the storage on it, and a server that stumbles."""
+"""Files by a workspace's Files API: what arrives, what is tried again, and what is said where it does not."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, cast
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound
 from mlflow.store.artifact.presigned_url_artifact_repo import PresignedUrlArtifactRepository
 from mlflow.utils.rest_utils import MlflowHostCreds
+from remote.files_workspace import (
+    LARGE,
+    LOCATION,
+    MIB,
+    TOKEN,
+    Files,
+    Workspace,
+    arrived,
+    assert_no_secret,
+    assert_sent_once,
+    error_body,
+    storage,
+    there,
+)
 
 from catalogger.errors import AccessDenied, DiskError, NetworkUnreachable, RegistryError, UsageError
-from catalogger.remote.files_api import FilesStorage
 from catalogger.remote.parts import PART
-from catalogger.remote.patience import PASSING, VARIABLE
-from catalogger.remote.rest import TIMEOUT, Rest
+from catalogger.remote.patience import PASSING
 from catalogger.remote.storage import Sending
-from catalogger.testing.files_api import PRESIGNED, FilesApi
-
-TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
-LOCATION = "/Models/main/ml/tiny model/1"
-MIB = 1 << 20
-LARGE = 4 * PART + 17  # five parts, the last one short
-
-
-@dataclass
-class Order:
-    """What happens to the next `times` requests that match; `lost`: it is done, and the answer does not arrive."""
-
-    pattern: str
-    kind: Literal["answer", "reset", "stall", "lost"] = "answer"
-    times: int = 1
-    status: int = 503
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-
-class Workspace(ThreadingHTTPServer):
-    """Nothing but the Files API, for one token; started by `with`."""
-
-    daemon_threads = False
-    request_queue_size = 64
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.storage = self.url  # where presigned addresses are
-        self.api = FilesApi(root, lambda: self.storage)
-        self.requests: list[str] = []
-        self.orders: list[Order] = []
-        self.on_request: Callable[[str], None] = lambda _: None
-        self._open: set[socket.socket] = set()
-        self._ended = threading.Event()
-        self._loop = threading.Thread(target=partial(self.serve_forever, 0.02))
-
-    def __enter__(self) -> Workspace:
-        self._loop.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._loop.join()
-        self._ended.set()
-        for connection in tuple(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.server_close()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        super().shutdown_request(request)
-        self._open.discard(request)
-
-    def order(self, pattern: str, **what: Any) -> None:
-        self.orders.append(Order(pattern, **what))
-
-    def count(self, pattern: str) -> int:
-        return sum(bool(re.search(pattern, request)) for request in self.requests)
-
-    def take(self, request: str) -> Order | None:
-        for order in self.orders:
-            if order.times > 0 and re.search(order.pattern, request):
-                order.times -= 1
-                return order
-        return None
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = 1 << 18
-
-    def do_GET(self) -> None:
-        workspace, url = cast(Workspace, self.server), urlsplit(self.path)
-        length = int(self.headers.get("Content-Length", "0"))
-        request = f"{self.command} {self.path}"
-        workspace.requests.append(request)
-        workspace.on_request(request)
-        order = workspace.take(request)
-        if order and order.kind == "stall":
-            workspace._ended.wait()
-        if order and order.kind in ("stall", "reset"):
-            return self._break()
-        if order and order.kind == "answer":
-            self._drain(length)
-            return self._send(order.status, {"Content-Length": str(len(order.body)), **order.headers}, [order.body])
-        if url.path.startswith("/.well-known/"):
-            return self._send(404, {"Content-Length": "0"}, [])
-        if not url.path.startswith(PRESIGNED) and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._drain(length)
-            body = (
-                b'{"error_code":"UNAUTHENTICATED","message":"Credential was not sent or was of an unsupported type."}'
-            )
-            return self._send(401, {"Content-Length": str(len(body)), "Content-Type": "application/json"}, [body])
-        query, headers = parse_qs(url.query), dict(self.headers.items())
-        reply = workspace.api.handle(self.command, url.path, query, headers, self.rfile, length)  # type: ignore[arg-type]
-        if order:
-            return self._break()
-        return (
-            self._send(reply.status, reply.headers, reply.blocks())
-            if reply
-            else self._send(404, {"Content-Length": "0"}, [])
-        )
-
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
-
-    def _send(self, status: int, headers: Any, blocks: Any) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        for block in blocks if self.command != "HEAD" else ():
-            self.wfile.write(block)
-
-    def _drain(self, length: int) -> None:
-        while length and (block := self.rfile.read(min(length, MIB))):
-            length -= len(block)
-
-    def _break(self) -> None:
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with Workspace(tmp_path / "root") as workspace:
-        yield workspace
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "20")
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "2")
-
-
-@pytest.fixture
-def files(work: Path) -> Files:
-    return Files(work)
-
-
-class Files:
-    """Makes files to send."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ticks: list[int] = []
-
-    def make(self, path: str, content: bytes | int, *, known: bool = False) -> Sending:
-        data = os.urandom(content) if isinstance(content, int) else content
-        source = self.folder / f"source-{path.replace('/', '-')}"
-        source.write_bytes(data)
-        return Sending(path, source, len(data), hashlib.sha256(data).hexdigest() if known else None)
-
-    def tick(self, count: int) -> None:
-        self.ticks.append(count)
-
-
-def storage(workspace: Workspace, token: str = TOKEN, timeout: tuple[float, float] = TIMEOUT) -> FilesStorage:
-    return FilesStorage(LOCATION, Rest(workspace.url, lambda: {"Authorization": f"Bearer {token}"}, timeout))
-
-
-def there(workspace: Workspace, path: str) -> Path:
-    return workspace.api.root / LOCATION[1:] / path
-
-
-def arrived(workspace: Workspace, *sent: Sending) -> bool:
-    return all(there(workspace, file.path).read_bytes() == file.source.read_bytes() for file in sent)
-
-
-def assert_sent_once(workspace: Workspace, files: Files, file: Sending, send: FilesStorage) -> None:
-    """Whatever happens on the way: the file arrives whole, and is hashed and counted once."""
-    sent = send.send([file], files.tick)
-    assert arrived(workspace, file)
-    assert sum(files.ticks) == file.size
-    assert sent.digests == {file.path: hashlib.sha256(file.source.read_bytes()).hexdigest()}
-    assert workspace.api.unfinished == ()
-
-
-def error_body(code: str, message: str) -> bytes:
-    return f'{{"error_code":"{code}","message":"{message}"}}'.encode()
+from catalogger.testing.files_api import PRESIGNED
 
 
 def test_the_sdk_sends_lists_and_fetches(workspace: Workspace, files: Files) -> None:
@@ -431,14 +242,6 @@ def test_a_missing_privilege_is_told_at_once(workspace: Workspace, files: Files,
     assert workspace.count(f"{method} /api") == 1
 
 
-def test_a_file_goes_through_the_workspace_where_the_storage_does_not_take_it(
-    workspace: Workspace, files: Files
-) -> None:
-    workspace.order(f"PUT {PRESIGNED}", status=403, times=1000, body=b"<Error><Code>AccessDenied</Code></Error>")
-    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
-    assert workspace.count("PUT /api") == 1
-
-
 FULL = [
     (507, error_body("RESOURCE_EXHAUSTED", "Storage quota of the metastore is exceeded.")),
     (507, b""),
@@ -536,26 +339,6 @@ def test_a_refused_part_tells_nothing_of_its_signature(workspace: Workspace, fil
         storage(workspace).send([files.make("large", LARGE)], files.tick)
     assert_no_secret(caught.value)
     assert workspace.count("/2[?]") == 1
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_file_goes_through_the_workspace_where_the_storage_cannot_be_reached(
-    workspace: Workspace, files: Files
-) -> None:
-    workspace.storage = "http://127.0.0.1:1"  # where nothing listens
-    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
-    assert workspace.count("PUT /api") == 1
-
-
-def test_a_file_goes_through_a_workspace_that_takes_no_parts(workspace: Workspace, files: Files) -> None:
-    workspace.order("initiate-upload", status=200, body=b'{"resumable_upload":{"session_token":"t"}}')
-    assert_sent_once(workspace, files, files.make("large", LARGE), storage(workspace))
-    assert workspace.count("PUT /api") == 1
-
-
-def assert_no_secret(error: BaseException) -> None:
-    for text in (str(error), repr(error)):
-        assert not re.search("(?i)signature=|deadbeef|dapi[0-9a-f]{8}|expires=", text)
 
 
 def test_a_listing_has_every_file_of_every_page_and_folder(workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -74,6 +75,18 @@ def test_the_cause_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NetworkUnreachable) as raised:
         patiently(attempt)
     assert raised.value.__cause__ is cause
+
+
+def test_patience_begins_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "1")
+    attempts = Attempts(1, _passing())
+
+    def gigabytes() -> int:
+        if attempts.count == 0:
+            threading.Event().wait(1.1)
+        return attempts()
+
+    assert (patiently(gigabytes), attempts.count) == (7, 2)
 
 
 def test_without_patience_there_is_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
