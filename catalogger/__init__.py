@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from catalogger.recipes import Recipe, load_recipe
     from catalogger.serving.bench.load_test import load_test
     from catalogger.serving.bench.results import LoadTest
+    from catalogger.serving.capacity import Wish
+    from catalogger.serving.deploying import Terms, deploy
+    from catalogger.serving.deployment import Deployment
+    from catalogger.serving.eligibility import Eligibility, eligibility
     from catalogger.serving.endpoint import Endpoint
     from catalogger.validators import Finding, Report
 
@@ -25,6 +29,8 @@ __all__ = [
     "CataloggerError",
     "Checked",
     "Checkpoint",
+    "Deployment",
+    "Eligibility",
     "Endpoint",
     "Finding",
     "LoadTest",
@@ -32,7 +38,11 @@ __all__ = [
     "Progress",
     "Recipe",
     "Report",
+    "Terms",
+    "Wish",
     "check",
+    "deploy",
+    "eligibility",
     "lint",
     "load_recipe",
     "load_test",
@@ -44,6 +54,8 @@ _HOME = {
     "CataloggerError": "errors",
     "Checked": "loggers",
     "Checkpoint": "checkpoints",
+    "Deployment": "serving.deployment",
+    "Eligibility": "serving.eligibility",
     "Endpoint": "serving.endpoint",
     "Finding": "validators",
     "LoadTest": "serving.bench.results",
@@ -51,7 +63,11 @@ _HOME = {
     "Progress": "loggers",
     "Recipe": "recipes",
     "Report": "validators",
+    "Terms": "serving.deploying",
+    "Wish": "serving.capacity",
     "check": "loggers",
+    "deploy": "serving.deploying",
+    "eligibility": "serving.eligibility",
     "lint": "loggers",
     "load_recipe": "recipes",
     "load_test": "serving.bench.load_test",
