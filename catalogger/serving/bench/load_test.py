@@ -16,7 +16,7 @@ from catalogger.progress import Progress, Silent
 from catalogger.remote.patience import patiently
 from catalogger.remote.workspace import credentials
 from catalogger.serving.bench.client import Client, require_aiohttp
-from catalogger.serving.bench.figures import Step, at_plateau
+from catalogger.serving.bench.figures import Sample, Step, at_plateau
 from catalogger.serving.bench.plan import Plan, planned
 from catalogger.serving.bench.prompts import Prompts
 from catalogger.serving.bench.results import (
@@ -146,7 +146,7 @@ class Ladder:
                     return PLATEAU
         return WHOLE_LADDER
 
-    async def _ask(self) -> Any:
+    async def _ask(self) -> tuple[Sample, float]:
         return await self._client.ask(self._prompts.body())
 
     def _keep(self, step: Step) -> None:
