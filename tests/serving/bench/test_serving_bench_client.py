@@ -261,4 +261,4 @@ def test_the_load_of_the_client_is_told() -> None:
 
 
 async def _run(given: Given, parallel: int, requests: int | None) -> Any:
-    return await Streams(given.ask, parallel, 3600.0, requests).run()
+    return await Streams(given.ask, parallel, 3600.0, requests, 0.0).run()

@@ -99,8 +99,11 @@ def test_a_prompt_that_is_all_addition_is_refused() -> None:
         warmed(Law(base=0.0, per_output=0.0, added=40), 30, None)
 
 
-def test_a_window_that_cuts_every_prompt_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = Prompts(EMBEDDINGS, 600, 0, None)
+@pytest.mark.parametrize("by_tokenizer", [True, False])
+def test_a_window_that_cuts_every_prompt_is_told_of(
+    wordpieces: Path, monkeypatch: pytest.MonkeyPatch, by_tokenizer: bool
+) -> None:
+    prompts = Prompts(EMBEDDINGS, 600, 0, wordpieces if by_tokenizer else None)
     with LawEndpoint(Law(task=EMBEDDINGS, base=0.0)) as endpoint:
         invocations = Invocations(workspace(endpoint), endpoint.name, 20)
         ask = invocations.ask
@@ -110,7 +113,7 @@ def test_a_window_that_cuts_every_prompt_is_told_of(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(invocations, "ask", cut)
         with pytest.raises(UsageError, match="counts 512 input tokens, however long"):
-            warm_up(invocations, prompts, Plan(600, 0), Silent(), by_tokenizer=False)
+            warm_up(invocations, prompts, Plan(600, 0), Silent(), by_tokenizer=by_tokenizer)
 
 
 def test_a_count_that_varies_is_said_and_not_called_exact() -> None:
