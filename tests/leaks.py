@@ -29,8 +29,8 @@ from catalogger.errors import CataloggerError
 
 LARGEST = 5_000_000  # bytes of a file that is searched
 WEIGHTS = (".safetensors", ".bin", ".pt")
-HOLDERS = (".databrickscfg", ".netrc")
-"""Files whose job is to hold secrets; tests write them for clients to read."""
+HOLDERS = (".databrickscfg", "netrc")
+"""Ends of the names of files whose job is to hold secrets: tests write them for clients to read."""
 _SIGNED = re.compile(rb"signature(?:=|%3d)[0-9a-f]{32}")
 """Of an address, as every server and client makes it anew; searched in lower case."""
 _SHOWN = 60  # characters before a secret that are shown

@@ -97,7 +97,9 @@ def test_quiet(tmp_path):
 PLACES = re.findall(r"^def test_(\w+)", LEAKING, re.MULTILINE)
 AFTERWARDS = {"a_warning": "a warning of test_leaking.py::test_a_warning: ", "shared_later": "later.json: "}
 HARMLESS = ("shared_first", "quiet")
-LOOKS = re.compile(r"\bdapi\w{4}|\bhf_[A-Za-z0-9]{12}|\bya29\.\w|\bAKIA\w|\bsig=\w{4}|://[^/@\s]+:[^/@\s]+@")
+LOOKS = re.compile(
+    r"\bdapi[\w-]{3}|\bhf_[A-Za-z0-9]{12}|\bya29\.\w|\bAKIA\w|\bsig=\w{4}|://[^/@\s]+:[^/@\s]+@|login \w+ password \w"
+)
 TAKES = re.compile(r"(?i:password|secret|session_token|secret_key|secret_access_key)$|[A-Z]_TOKEN$")
 
 
@@ -148,6 +150,11 @@ def test_a_secret_is_found_in_base64_and_hexadecimal(user: str) -> None:
     told = f"{user}:{secret('x')}".encode()
     assert before_a_secret(base64.b64encode(told)) is not None
     assert before_a_secret(told.hex().encode()) is not None
+
+
+@pytest.mark.parametrize("equals", ["=", "%3D"])
+def test_a_signed_address_is_found_whoever_signed_it(equals: str) -> None:
+    assert before_a_secret(f"GET /x?X-Amz-Signature{equals}{'0a1b' * 16}".encode()) == "GET /x?X-Amz-"
 
 
 def test_tests_have_no_secrets_of_their_own() -> None:
