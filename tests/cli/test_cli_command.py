@@ -15,6 +15,7 @@ import pytest
 from cli.command import START, run
 from fakes import checkpoints
 from fakes.hub import Hub
+from fakes.secrets import secret
 
 from catalogger.cli.main import cli
 
@@ -26,7 +27,8 @@ CONTRACT = {
     "--recipe", "--source", "--name", "--alias", "--tag", "--tracking-uri", "--registry-uri", "--weights",
     "--trust-remote-code", "--ignore", "--prove", "--dry-run", "--deploy", "--output", "--debug",
 }  # fmt: skip
-TOKEN = "hf_NobodyMayEverReadThisToken"  # noqa: S105
+TOKEN = secret("a user of the Hub", "hugging face")
+PASSWORD = secret("a tracking server")
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -168,10 +170,9 @@ def test_consent_is_not_asked_for_at_a_prompt(llama: Path, work: Path) -> None:
     job = [*START, "--recipe", "llama-chat", "--source", str(llama)]
     with subprocess.Popen(job, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.wait(60) == 2
-        assert process.stdout
-        assert process.stderr
-        assert process.stdout.read() == b""
-        assert b"--trust-remote-code" in process.stderr.read()
+        out, err = process.communicate()
+        assert out == b""
+        assert b"--trust-remote-code" in err
     assert _unharmed(work)
 
 
@@ -285,14 +286,14 @@ def test_no_network(work: Path, closed: str) -> None:
 
 
 def test_an_mlflow_server_that_is_not_there(llama: Path, work: Path, closed: str) -> None:
-    uri = closed.replace("http://", "http://user:correct-horse-battery@")
+    uri = closed.replace("http://", f"http://user:{PASSWORD}@")
     done = run(
         "--recipe", "llama-chat", "--source", str(llama), "--tracking-uri", uri, "-o", "json",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )  # fmt: skip
     assert (done.code, done.document["error"]["code"]) == (5, "network")
     assert closed.removeprefix("http://") in done.err
-    assert "correct-horse-battery" not in done.out + done.err
+    assert PASSWORD not in done.out + done.err
     assert TRACEBACK not in done.err
     assert _unharmed(work)
 

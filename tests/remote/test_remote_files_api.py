@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound
+from fakes.secrets import secret
 from mlflow.store.artifact.presigned_url_artifact_repo import PresignedUrlArtifactRepository
 from mlflow.utils.rest_utils import MlflowHostCreds
 
@@ -32,7 +33,7 @@ from catalogger.remote.rest import TIMEOUT, Rest
 from catalogger.remote.storage import Sending
 from catalogger.testing.files_api import PRESIGNED, FilesApi
 
-TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
+TOKEN = secret("a user of the workspace", "databricks")
 LOCATION = "/Models/main/ml/tiny model/1"
 MIB = 1 << 20
 LARGE = 4 * PART + 17  # five parts, the last one short
@@ -397,7 +398,7 @@ def test_a_workspace_that_is_not_there_cannot_be_reached(tmp_path: Path, files: 
 
 @pytest.mark.parametrize("size", [10, LARGE])
 def test_an_unknown_token_is_refused_at_once(workspace: Workspace, files: Files, size: int) -> None:
-    stranger = storage(workspace, "dapi00000000000000000000000000000000")
+    stranger = storage(workspace, secret("nobody", "databricks"))
     with pytest.raises(AccessDenied, match="Credential was not sent") as caught:
         stranger.send([files.make("file", size)], files.tick)
     assert workspace.count("PUT|POST") == 1

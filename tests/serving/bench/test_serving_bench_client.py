@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fakes.secrets import secret
 from remote.answering import Answer, said
 from serving.bench.given import QUICK, TOKEN, workspace
 from serving.scripted import NAME, chat, chunk, events, in_chunks, serving
@@ -209,7 +210,7 @@ def test_nobody_listens() -> None:
 
 
 def test_a_netrc_file_does_not_take_the_token_s_place(monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
-    (work / "netrc").write_text("machine 127.0.0.1 login ann password other")
+    (work / "netrc").write_text(f"machine 127.0.0.1 login ann password {secret('netrc')}")
     monkeypatch.setenv("NETRC", str(work / "netrc"))
     assert asked_once(in_chunks([events(chunk("a", "stop"))])).error is None
 
