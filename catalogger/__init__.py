@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from catalogger.serving.deployment import Deployment
     from catalogger.serving.eligibility import Eligibility, eligibility
     from catalogger.serving.endpoint import Endpoint
+    from catalogger.serving.sizing import Size, Workload, size
     from catalogger.validators import Finding, Report
 
 __all__ = [
@@ -38,8 +39,10 @@ __all__ = [
     "Progress",
     "Recipe",
     "Report",
+    "Size",
     "Terms",
     "Wish",
+    "Workload",
     "check",
     "deploy",
     "eligibility",
@@ -48,6 +51,7 @@ __all__ = [
     "load_test",
     "log_model",
     "open_source",
+    "size",
 ]
 
 _HOME = {
@@ -63,8 +67,10 @@ _HOME = {
     "Progress": "loggers",
     "Recipe": "recipes",
     "Report": "validators",
+    "Size": "serving.sizing",
     "Terms": "serving.deploying",
     "Wish": "serving.capacity",
+    "Workload": "serving.sizing",
     "check": "loggers",
     "deploy": "serving.deploying",
     "eligibility": "serving.eligibility",
@@ -73,6 +79,7 @@ _HOME = {
     "load_test": "serving.bench.load_test",
     "log_model": "loggers",
     "open_source": "checkpoints",
+    "size": "serving.sizing",
 }
 
 
