@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from catalogger.serving.deployment import Deployment
     from catalogger.serving.eligibility import Eligibility, eligibility
     from catalogger.serving.endpoint import Endpoint
+    from catalogger.serving.inventory import RunningEndpoint, endpoints, teardown
     from catalogger.serving.sizing import Size, Workload, size
     from catalogger.validators import Finding, Report
 
@@ -39,6 +40,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "Report",
+    "RunningEndpoint",
     "Size",
     "Terms",
     "Wish",
@@ -46,12 +48,14 @@ __all__ = [
     "check",
     "deploy",
     "eligibility",
+    "endpoints",
     "lint",
     "load_recipe",
     "load_test",
     "log_model",
     "open_source",
     "size",
+    "teardown",
 ]
 
 _HOME = {
@@ -67,6 +71,7 @@ _HOME = {
     "Progress": "loggers",
     "Recipe": "recipes",
     "Report": "validators",
+    "RunningEndpoint": "serving.inventory",
     "Size": "serving.sizing",
     "Terms": "serving.deploying",
     "Wish": "serving.capacity",
@@ -74,12 +79,14 @@ _HOME = {
     "check": "loggers",
     "deploy": "serving.deploying",
     "eligibility": "serving.eligibility",
+    "endpoints": "serving.inventory",
     "lint": "loggers",
     "load_recipe": "recipes",
     "load_test": "serving.bench.load_test",
     "log_model": "loggers",
     "open_source": "checkpoints",
     "size": "serving.sizing",
+    "teardown": "serving.inventory",
 }
 
 

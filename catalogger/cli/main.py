@@ -21,6 +21,8 @@ _VERBS = {
     "deploy": ("catalogger.cli.deploy", "command"),
     "query": ("catalogger.cli.query", "command"),
     "bench": ("catalogger.cli.bench", "command"),
+    "endpoints": ("catalogger.cli.endpoints", "endpoints_command"),
+    "teardown": ("catalogger.cli.endpoints", "teardown_command"),
 }
 
 
