@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from catalogger.recipes import Recipe, load_recipe
     from catalogger.serving.bench.load_test import load_test
     from catalogger.serving.bench.results import LoadTest
+    from catalogger.serving.capacity import Wish
+    from catalogger.serving.deploying import Terms, deploy
+    from catalogger.serving.deployment import Deployment
+    from catalogger.serving.eligibility import Eligibility, eligibility
     from catalogger.serving.endpoint import Endpoint
+    from catalogger.serving.inventory import RunningEndpoint, endpoints, teardown
+    from catalogger.serving.sizing import Size, Workload, size
     from catalogger.validators import Finding, Report
 
 __all__ = [
     "CataloggerError",
     "Checked",
     "Checkpoint",
+    "Deployment",
+    "Eligibility",
     "Endpoint",
     "Finding",
     "LoadTest",
@@ -32,18 +40,30 @@ __all__ = [
     "Progress",
     "Recipe",
     "Report",
+    "RunningEndpoint",
+    "Size",
+    "Terms",
+    "Wish",
+    "Workload",
     "check",
+    "deploy",
+    "eligibility",
+    "endpoints",
     "lint",
     "load_recipe",
     "load_test",
     "log_model",
     "open_source",
+    "size",
+    "teardown",
 ]
 
 _HOME = {
     "CataloggerError": "errors",
     "Checked": "loggers",
     "Checkpoint": "checkpoints",
+    "Deployment": "serving.deployment",
+    "Eligibility": "serving.eligibility",
     "Endpoint": "serving.endpoint",
     "Finding": "validators",
     "LoadTest": "serving.bench.results",
@@ -51,12 +71,22 @@ _HOME = {
     "Progress": "loggers",
     "Recipe": "recipes",
     "Report": "validators",
+    "RunningEndpoint": "serving.inventory",
+    "Size": "serving.sizing",
+    "Terms": "serving.deploying",
+    "Wish": "serving.capacity",
+    "Workload": "serving.sizing",
     "check": "loggers",
+    "deploy": "serving.deploying",
+    "eligibility": "serving.eligibility",
+    "endpoints": "serving.inventory",
     "lint": "loggers",
     "load_recipe": "recipes",
     "load_test": "serving.bench.load_test",
     "log_model": "loggers",
     "open_source": "checkpoints",
+    "size": "serving.sizing",
+    "teardown": "serving.inventory",
 }
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["leaks"]
+
 _FOREIGN = ("HF_", "MLFLOW_", "DATABRICKS_", "HUGGING_FACE_", "HUGGINGFACE_", "XDG_", "CATALOGGER_", "AWS_", "AZURE_")
 
 

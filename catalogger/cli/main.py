@@ -17,8 +17,12 @@ _VERBS = {
     "check": ("catalogger.cli.checks", "check_command"),
     "lint": ("catalogger.cli.checks", "lint_command"),
     "rules": ("catalogger.cli.rules", "command"),
+    "size": ("catalogger.cli.size", "command"),
+    "deploy": ("catalogger.cli.deploy", "command"),
     "query": ("catalogger.cli.query", "command"),
     "bench": ("catalogger.cli.bench", "command"),
+    "endpoints": ("catalogger.cli.endpoints", "endpoints_command"),
+    "teardown": ("catalogger.cli.endpoints", "teardown_command"),
 }
 
 
@@ -83,13 +87,15 @@ class _Verbs(click.Group):
 @click.option("--rehash", is_flag=True, help="Hash every file again instead of trusting remembered digests.")
 @click.option("--prove", is_flag=True, help="Load the model and ask it something before it is logged (needs torch).")
 @click.option("--dry-run", is_flag=True, help="Show the whole plan and change nothing.")
+@click.option("--deploy", is_flag=True, help="Then serve the version, by one chunk; `deploy` has more options.")
+@click.option("--endpoint", metavar="NAME", help="Name of that endpoint.  [default: the model's own]")
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result on stdout."
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
 @click.version_option(package_name="catalogger")
 @click.pass_context
-def cli(ctx: click.Context, /, **options: Any) -> None:
+def cli(ctx: click.Context, /, **options: Any) -> int:
     """Check a Hugging Face checkpoint, log it as an MLflow model and register it to Unity Catalog.
 
     \b
@@ -100,15 +106,16 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
 
     \b
     Exit codes: 0 done or nothing to do, 1 our mistake, 2 usage or a failed check (nothing was changed),
-    4 permission, 5 network, 6 disk, 7 registry, 130 interrupted (run it again to go on).
+    4 permission, 5 network, 6 disk, 7 registry, 8 endpoint not ready yet, 9 endpoint failed,
+    130 interrupted (run it again to go on).
     """
     if ctx.invoked_subcommand is not None:
-        return
+        return 0
     if not options["recipe"]:
         raise click.UsageError("Say what to log by --recipe NAME; `log-model recipes` lists them.")
     from catalogger.cli.job import run
 
-    run(**options)
+    return run(**options)
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,8 +211,14 @@ def _run(name: str) -> Iterator[Any]:
     if active := mlflow.active_run():
         yield active
         return
-    with mlflow.start_run(run_name=f"log {name}") as run:
+    run = mlflow.start_run(run_name=f"log {name}")
+    status = "FAILED"
+    try:
         yield run
+        status = "FINISHED"
+    finally:
+        with redirect_stdout(StringIO()):  # MLflow prints addresses, with the password of the tracking URI in them
+            mlflow.end_run(status)
 
 
 def _location(model: Model, mlflow_version: str) -> str:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from catalogger.errors import Refused, RegistryError, UsageError
+from catalogger.errors import Refused, RegistryError, UsageError, masked
 from catalogger.loggers.privileges import needing
 from catalogger.loggers.record import Logged
 from catalogger.loggers.surface import Row
@@ -32,7 +32,7 @@ class OssSurface:
 
     def __init__(self, registry_uri: str, open_storage: OpenStorage) -> None:
         base = registry_uri.removeprefix("uc:")
-        self.words = f"Unity Catalog at {base}"
+        self.words = masked(f"Unity Catalog at {base}")
         self._rest = Rest(base, _authorization)
         self._open = open_storage
 

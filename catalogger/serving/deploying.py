@@ -70,8 +70,8 @@ def deploy(
     if endpoint is not None:
         asked.checked_name(endpoint)
     said = ask_eligibility(rest, registered(workspace, reference, poll=terms.poll, progress=progress))
-    progress.say(str(said))
     size = capacity(said, wish)
+    progress.say(str(said))
     name = endpoint or asked.endpoint_name(said.entity)
     progress.say(f"Billed by the hour: {size}")
     url = endpoint_url(workspace, name)

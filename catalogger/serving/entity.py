@@ -80,6 +80,12 @@ def registered(
     return _entity(version, reference)
 
 
+def version_of_alias(rest: Rest, name: str, alias: str) -> str | None:
+    """The version that the alias of a model points at; None where there is no such alias."""
+    version = found(rest, f"{_MODELS}/{quote(name)}/aliases/{quote(alias)}")
+    return str(version["version"]) if version else None
+
+
 def _version(rest: Rest, reference: str) -> dict[str, Any]:
     parts = _REFERENCE.fullmatch(reference)
     if parts is None or len(parts["name"].split(".")) != 3:

@@ -140,8 +140,7 @@ def _choices(process: ModelProcess, asked: Generation, count: Count) -> Iterator
 def _events(
     process: ModelProcess, asked: Generation, prompt: Mapping[str, Any], number: int, count: Count
 ) -> Iterator[Mapping[str, Any]]:
-    if asked.echo:
-        yield {"text": prompt["text"]}
+    echo = prompt["text"] if asked.echo else ""
     sampling = replace(asked.sampling, seed=asked.sampling.seed + number)
     order = {
         **prompt,
@@ -154,7 +153,8 @@ def _events(
         if "finish_reason" in event:
             count.prompt += event["prompt_tokens"] if not number else 0
             count.completion += event["completion_tokens"]
-        yield event
+        yield {**event, "text": echo + event["text"]}
+        echo = ""
 
 
 def _json(document: Mapping[str, Any], status: int = 200) -> Answer:

@@ -10,8 +10,7 @@ import heapq
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import exp
 from random import Random
 from statistics import NormalDist
@@ -188,10 +187,4 @@ class Told:
 
 def of_orders(orders: dict[str, Any]) -> tuple[str, Law, Faults]:
     """The law and the faults in what the process is told."""
-    law = Law(**orders["law"])
-    return orders["name"], replace(law, provisioned=_pair(law.provisioned)), Faults(**orders["faults"])
-
-
-def _pair(values: Sequence[int]) -> tuple[int, int]:
-    least, most = values
-    return least, most
+    return orders["name"], Law(**orders["law"]), Faults(**orders["faults"])

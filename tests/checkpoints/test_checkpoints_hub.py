@@ -14,13 +14,14 @@ from checkpoints.client import go_offline, point_at
 from checkpoints.shard_bytes import files, folder, safetensors_bytes, table, weights
 from fakes.checkpoints import sparse_llama_405b
 from fakes.hub import Hub
+from fakes.secrets import secret
 
 from catalogger.checkpoints import open_source
 from catalogger.checkpoints.folder import LARGEST_SMALL
 from catalogger.errors import AccessDenied, CheckpointError, NetworkUnreachable, RepositoryNotFound
 
 NAME = "org/tiny"
-TOKEN = "hf_" + "s3cretS3cret" * 3
+TOKEN = secret("a user of the Hub", "hugging face")
 SIZE = 100_000_000  # enough to tell, little enough that reading all of it by mistake ends
 
 

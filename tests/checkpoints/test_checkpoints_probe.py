@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from checkpoints import chat_templates as templates
 from fakes import checkpoints
+from fakes.secrets import secret
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -211,15 +212,14 @@ def _another_child(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -
 
 
 def test_no_secret_reaches_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    secrets = {"HF_TOKEN": "hf_secret", "DATABRICKS_TOKEN": "dapi_secret", "MLFLOW_TRACKING_PASSWORD": "pw_secret"}
-    for name, value in secrets.items():
-        monkeypatch.setenv(name, value)
+    for name in ("HF_TOKEN", "DATABRICKS_TOKEN", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, secret("the caller"))
     assert set(probe.environment()) <= {"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ"}
     told = 'print(json.dumps({"part": "tokenizer", "problem": json.dumps(dict(os.environ))}))'
     _another_child(monkeypatch, tmp_path, f"import json, os\n{told}")
     seen = json.loads(_of("x", tokenizer=_tokenizer({})).tokenizer.problem or "")
     assert seen["PATH"] == os.environ["PATH"]
-    assert "secret" not in str(seen)
+    assert secret("the caller") not in str(seen)
     assert "HOME" not in seen
 
 

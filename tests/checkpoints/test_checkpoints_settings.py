@@ -11,9 +11,10 @@ from typing import Any
 
 from checkpoints.shard_bytes import files
 from fakes.hub import Hub
+from fakes.secrets import secret
 
 NAME = "org/tiny"
-TOKEN = "hf_" + "s3cretS3cret" * 3
+TOKEN = secret("a user of the Hub", "hugging face")
 _SCRIPT = """
 import json, sys
 from catalogger.checkpoints import fetch, open_source
@@ -44,7 +45,7 @@ def test_settings_of_the_environment(tmp_path: Path) -> None:
         assert refused["error"]["exit_code"] == 4
         assert f"{hub.url}/{NAME}" in refused["error"]["fix"]
 
-        wrong = "hf_" + "wr0ngWr0ng" * 3
+        wrong = secret("nobody", "hugging face")
         refused, said = _run(NAME, **settings, HF_TOKEN=wrong)
         assert (refused["error"]["code"], wrong in said) == ("access-denied", False)
 

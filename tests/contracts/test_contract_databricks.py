@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 import mlflow
 import pytest
 from fakes.s3 import S3Proxy, S3Server
+from fakes.secrets import secret
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -24,7 +25,8 @@ from catalogger.testing.models import Vending
 from catalogger.testing.tracking import TrackingServer
 from catalogger.testing.workspace import ORG_ID, Workspace
 
-TOKEN, USER, SESSION = "dapi-loopback", "ann@example.com", "session-token"
+USER = "ann@example.com"
+TOKEN, SESSION = secret(USER, "databricks"), secret("the workspace's storage", "session")
 NAME = "main.ml.double"
 SDK = "MLFLOW_USE_DATABRICKS_SDK_MODEL_ARTIFACTS_REPO_FOR_UC"
 NATIVE = "MLFLOW_ENABLE_UC_NATIVE_MODEL_REGISTRY"
@@ -172,10 +174,16 @@ def test_server_side_encryption_is_obeyed(workspace: Workspace, folder: Path, s3
 @pytest.mark.parametrize(
     ("kind", "credentials"),
     [
-        ("aws_temp_credentials", {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}),
-        ("azure_user_delegation_sas", {"sas_token": "sig=1"}),
-        ("gcp_oauth_token", {"oauth_token": "ya29"}),
-        ("r2_temp_credentials", {"access_key_id": "a", "secret_access_key": "b", "session_token": "c"}),
+        (
+            "aws_temp_credentials",
+            {"access_key_id": secret("a"), "secret_access_key": secret("b"), "session_token": secret("c")},
+        ),
+        ("azure_user_delegation_sas", {"sas_token": secret("azure", "sas")}),
+        ("gcp_oauth_token", {"oauth_token": secret("google", "google")}),
+        (
+            "r2_temp_credentials",
+            {"access_key_id": secret("a"), "secret_access_key": secret("b"), "session_token": secret("c")},
+        ),
     ],
 )
 def test_mlflow_reads_the_credentials_of_every_cloud(
@@ -274,7 +282,7 @@ def test_another_users_model_needs_privileges_of_its_own(workspace: Workspace, s
         client.set_model_version_tag(name, "1", "a", "b")
 
 
-@pytest.mark.parametrize("token", ["dapi-other", "an-oauth-token"])
+@pytest.mark.parametrize("token", [secret("nobody", "databricks"), secret("nobody")], ids=["personal", "of OAuth"])
 def test_an_unknown_token_is_refused(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("DATABRICKS_TOKEN", token)
     with pytest.raises(MlflowException, match=r"Invalid (access token|Token)"):

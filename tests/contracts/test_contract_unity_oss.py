@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import requests
 from contracts.place import Place, folder_of
+from fakes.secrets import secret
 from fakes.unity import PREFIX, Unity
 
 BAD_NAME = "Name cannot contain a period, space, forward-slash, or control characters"
-ADMIN, ANN, BOB = "token-admin", "token-ann", "token-bob"
+ADMIN, ANN, BOB = (secret(user) for user in ("admin", "ann", "bob"))
 
 
 def refused(answer: requests.Response, status: int, code: str, message: str) -> None:
@@ -341,12 +342,13 @@ def test_a_catalog_may_have_storage_of_its_own(tmp_path: Path) -> None:
 
 
 def test_credentials_for_s3_are_for_reading_once_a_version_is_ready() -> None:
-    with Unity("s3://bucket/prefix", keys=("key", "secret", "session")) as unity:
+    given = (secret("S3", "access key"), secret("S3", "secret key"), secret("S3", "session"))
+    with Unity("s3://bucket/prefix", keys=given) as unity:
         unity.add_schema("main.ml")
         place = Place(unity.url, "main", "ml")
         place.add_model("q")
         assert place.add_version("q")["storage_location"].startswith("s3://bucket/prefix/__unitystorage/models/")
-        keys = {"access_key_id": "key", "secret_access_key": "secret", "session_token": "session"}
+        keys = dict(zip(("access_key_id", "secret_access_key", "session_token"), given, strict=True))
         for operation in ("READ_MODEL_VERSION", "READ_WRITE_MODEL_VERSION"):
             assert _credentials(place, operation).json()["aws_temp_credentials"] == keys
         place.finalize("q", 1)
@@ -360,7 +362,7 @@ def test_credentials_for_s3_are_for_reading_once_a_version_is_ready() -> None:
 
 def test_who_is_not_known_is_refused(guarded: Unity) -> None:
     refused(_as(guarded, None, "GET", "/catalogs"), 401, "UNAUTHENTICATED", "No authorization found.")
-    refused(_as(guarded, "nonsense", "GET", "/catalogs"), 401, "UNAUTHENTICATED", "Invalid access token.")
+    refused(_as(guarded, secret("nobody"), "GET", "/catalogs"), 401, "UNAUTHENTICATED", "Invalid access token.")
     guarded.grants.users.discard("bob")
     refused(_as(guarded, BOB, "GET", "/catalogs"), 403, "PERMISSION_DENIED", "User not allowed: bob")
 
@@ -400,7 +402,7 @@ def test_a_list_shows_what_one_may_see(guarded: Unity) -> None:
     for user, name in (("ann", "a"), ("bob", "b")):
         guarded.grant(user, "USE CATALOG", "USE SCHEMA", "CREATE MODEL", on="main")
         body = {"name": name, "catalog_name": "main", "schema_name": "ml"}
-        assert _as(guarded, f"token-{user}", "POST", "/models", body).status_code == 200
+        assert _as(guarded, secret(user), "POST", "/models", body).status_code == 200
     listed = _as(guarded, ANN, "GET", "/models?catalog_name=main&schema_name=ml").json()["registered_models"]
     assert [m["name"] for m in listed] == ["a"]
 

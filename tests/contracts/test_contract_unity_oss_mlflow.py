@@ -13,13 +13,14 @@ import mlflow
 import pytest
 from contracts.place import Place, folder_of
 from fakes.s3 import S3Proxy, S3Server
+from fakes.secrets import secret
 from fakes.unity import Unity
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-SESSION = "session-token"
+SESSION = secret("the catalog's storage", "session")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*An input example was not provided")  # its model needs none
 
@@ -206,13 +207,13 @@ def test_registrations_at_once_may_share_a_number(tmp_path: Path) -> None:
 
 
 def test_the_token_is_sent(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Unity((tmp_path / "root").as_uri(), tokens={"good": "admin"}) as unity:
+    with Unity((tmp_path / "root").as_uri(), tokens={secret("good"): "admin"}) as unity:
         unity.add_schema("main.ml")
         mlflow.set_registry_uri(f"uc:{unity.url}")
-        monkeypatch.setenv("MLFLOW_UC_OSS_TOKEN", "bad")
+        monkeypatch.setenv("MLFLOW_UC_OSS_TOKEN", secret("bad"))
         with pytest.raises(RestException, match="Invalid access token"):
             mlflow.register_model(str(model), "main.ml.q")
-        monkeypatch.setenv("MLFLOW_UC_OSS_TOKEN", "good")
+        monkeypatch.setenv("MLFLOW_UC_OSS_TOKEN", secret("good"))
         assert mlflow.register_model(str(model), "main.ml.q").status == "READY"
     assert {r.user for r in unity.matching("finalize")} == {"admin"}
 

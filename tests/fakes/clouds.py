@@ -29,6 +29,7 @@ from typing import BinaryIO, Literal, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from catalogger.testing.loopback import Loopback, Quiet
+from fakes.secrets import secret
 
 _NOW = formatdate(usegmt=True)
 FOREVER = math.inf
@@ -432,8 +433,9 @@ class Google:
             return self._multipart(call)
         if call.method == "POST":
             name = json.loads(call.body.read(call.length))["name"]
-            session = uuid.uuid4().hex
-            unfinished = self.root.parent / f"unfinished-{session}"
+            number = uuid.uuid4().hex
+            session = secret(number, "session")
+            unfinished = self.root.parent / f"unfinished-{number}"
             unfinished.touch()
             self._sessions[session] = (name, unfinished)
             address = f"http://{call.host}{call.path}?uploadType=resumable&upload_id={session}"
@@ -516,7 +518,7 @@ class Default:
 
     def _sign(self, path: str) -> Reply:
         assert self.server
-        signature = uuid.uuid4().hex
+        signature = secret(uuid.uuid4().hex, "signature")
         self.server.valid[signature] = 1
         url = f"{self.server.url}/signed{path}?X-Amz-Expires=900&X-Amz-Signature={signature}"
         return _json({"url": url, "headers": [{"name": "x-amz-server-side-encryption", "value": "AES256"}]})

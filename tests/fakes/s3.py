@@ -9,7 +9,6 @@ import fcntl
 import os
 import pwd
 import re
-import secrets
 import shutil
 import socket
 import struct
@@ -18,6 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from catalogger.testing.loopback import Loopback, Quiet
 from catalogger.testing.tracking import free_port
 from fakes.s3_signing import TOKEN, out_of_query, resigned
+from fakes.secrets import secret
 
 VERSION = "v1.8.0"
 _MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
@@ -65,7 +66,8 @@ class S3Server:
 
     def __init__(self, bucket: str = "models", region: str = "us-east-1") -> None:
         self.bucket, self.region = bucket, region
-        self.access_key, self.secret_key = f"AK{secrets.token_hex(9).upper()}", secrets.token_hex(20)
+        name = uuid.uuid4().hex
+        self.access_key, self.secret_key = secret(name, "access key"), secret(name, "secret key")
         self.endpoint = ""
         self._folder = Path()
         self._process: subprocess.Popen[bytes] | None = None

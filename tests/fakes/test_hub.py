@@ -25,12 +25,14 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session
 
+from fakes.secrets import secret
+
 from .hub import BLOCK, PAGE, Hub
 
 NAME = "org/tiny"
 WEIGHTS = bytes(range(256)) * 4096
 FILES = {"config.json": b'{"model_type": "tiny"}\n', "sub/dir/vocab.txt": b"a\nb\n", "model.safetensors": WEIGHTS}
-GOOD, OTHER = "hf_good", "hf_other"
+GOOD, OTHER = secret("good", "hugging face"), secret("other", "hugging face")
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 
@@ -295,7 +297,7 @@ def test_gated_repo_shows_its_facts_and_keeps_its_files(hub: Hub, client: Client
 def test_private_repo_opens_with_its_token_only(hub: Hub, client: Client, tmp_path: Path) -> None:
     hub.add(NAME, FILES, private=True, token=GOOD)
     hub.add("org/other", FILES, private=True, token=OTHER)
-    mine, other = (Client(hub, tmp_path / token, token) for token in (GOOD, OTHER))
+    mine, other = (Client(hub, tmp_path / str(number), token) for number, token in enumerate((GOOD, OTHER)))
     assert mine.api.model_info(NAME).private is True
     assert mine.file("config.json") == FILES["config.json"]
     for stranger, status in ((client, 401), (other, 404)):

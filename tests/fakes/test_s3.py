@@ -14,8 +14,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from fakes.s3 import Request, S3Proxy, S3Server
+from fakes.secrets import secret
 
 _BYTES = os.urandom(3_000_000)
+SESSION = secret("one", "session")
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +91,17 @@ def test_the_server_verifies_checksums_and_signatures(server: S3Server, proxy: S
 
 
 def test_session_tokens_hold_until_they_expire(server: S3Server, proxy: S3Proxy) -> None:
-    client = _client(server, proxy, "session/one")
+    client = _client(server, proxy, SESSION)
     with pytest.raises(ClientError, match="InvalidToken"):
         client.put_object(Bucket=server.bucket, Key="t 1", Body=b"1")
-    proxy.tokens.add("session/one")
+    proxy.tokens.add(SESSION)
     client.put_object(Bucket=server.bucket, Key="t 1", Body=b"1")
     assert [entry["Key"] for entry in client.list_objects_v2(Bucket=server.bucket, Prefix="t ")["Contents"]] == ["t 1"]
     client.create_multipart_upload(Bucket=server.bucket, Key="t 1")
-    proxy.expired.add("session/one")
+    proxy.expired.add(SESSION)
     with pytest.raises(ClientError, match="ExpiredToken"):
         client.get_object(Bucket=server.bucket, Key="t 1")
-    assert {request.token for request in proxy.requests} == {"session/one"}
+    assert {request.token for request in proxy.requests} == {SESSION}
     for upload in server.client().list_multipart_uploads(Bucket=server.bucket)["Uploads"]:
         server.client().abort_multipart_upload(Bucket=server.bucket, Key="t 1", UploadId=upload["UploadId"])
 

@@ -12,8 +12,10 @@ import pytest
 import requests
 
 from catalogger.testing.orders import Request
+from fakes.secrets import secret
 from fakes.unity import PREFIX, Unity
 
+ANN = secret("Ann")
 NAMES = {"catalog_name": "main", "schema_name": "ml"}
 CREATE = rf"^POST {PREFIX}/models$"
 
@@ -37,9 +39,11 @@ def test_a_request_is_recorded(unity: Unity) -> None:
 
 
 def test_the_user_of_a_request_is_recorded() -> None:
-    with Unity(None, tokens={"t": "ann"}) as unity:
-        requests.get(f"{unity.url}{PREFIX}/catalogs", headers={"Authorization": "Bearer t"}, timeout=60)
-        requests.get(f"{unity.url}{PREFIX}/catalogs", headers={"Authorization": "Bearer x"}, timeout=60)
+    with Unity(None, tokens={ANN: "ann"}) as unity:
+        requests.get(f"{unity.url}{PREFIX}/catalogs", headers={"Authorization": f"Bearer {ANN}"}, timeout=60)
+        requests.get(
+            f"{unity.url}{PREFIX}/catalogs", headers={"Authorization": f"Bearer {secret('nobody')}"}, timeout=60
+        )
     assert [(r.user, r.status) for r in unity.requests] == [("ann", 200), (None, 401)]
 
 
@@ -143,11 +147,11 @@ def test_as_many_creations_wait_for_each_other_as_were_ordered(unity: Unity) -> 
 
 
 def test_rows_are_seen_and_forgotten_past_all_permissions() -> None:
-    with Unity("s3://bucket/prefix", tokens={"t": "ann"}) as unity:
+    with Unity("s3://bucket/prefix", tokens={ANN: "ann"}) as unity:
         unity.add_schema("main.ml")
         unity.grant("ann", "USE CATALOG", "USE SCHEMA", "CREATE MODEL", on="main")
         session = requests.Session()
-        session.headers["Authorization"] = "Bearer t"
+        session.headers["Authorization"] = f"Bearer {ANN}"
         session.post(f"{unity.url}{PREFIX}/models", json={"name": "q", **NAMES}, timeout=60)
         body = {"model_name": "q", "source": "/s", **NAMES}
         session.post(f"{unity.url}{PREFIX}/models/versions", json=body, timeout=60)

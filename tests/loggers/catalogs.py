@@ -13,7 +13,9 @@ from typing import Any, Literal, Protocol
 
 import pytest
 from fakes.s3 import S3Proxy, S3Server
+from fakes.secrets import secret
 from fakes.unity import Unity
+from leaks import heard
 
 from catalogger import Outcome, log_model
 from catalogger.testing.models import Vending
@@ -22,8 +24,8 @@ from catalogger.testing.workspace import Workspace
 Kind = Literal["oss-folder", "oss-s3", "databricks-storage", "databricks-files"]
 KINDS: tuple[Kind, ...] = ("oss-folder", "oss-s3", "databricks-storage", "databricks-files")
 NAME = "main.ml.bot"
-TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105  one that the loopback server knows
-SESSION = "session-token-that-is-a-secret"
+TOKEN = secret("a user of the workspace", "databricks")
+SESSION = secret("the catalog's storage", "session")
 
 
 @dataclass(frozen=True)
@@ -209,4 +211,6 @@ def another_machine(folder: Path) -> Iterator[None]:
 def log(source: Path, catalog: Catalog, **more: Any) -> Outcome:
     """The main job for this catalog."""
     uri = more.pop("registry_uri", catalog.uri)
-    return log_model("llama-chat", source=source, name=more.pop("name", NAME), registry_uri=uri, **more)
+    outcome = log_model("llama-chat", source=source, name=more.pop("name", NAME), registry_uri=uri, **more)
+    heard("an outcome", f"{outcome} {outcome.document()}")
+    return outcome

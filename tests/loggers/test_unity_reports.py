@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 from fakes import checkpoints
+from fakes.secrets import secret
 from fakes.unity import Unity
 from loggers.catalogs import NAME, SESSION, Catalog, DatabricksCatalog, OssCatalog, another_machine, log, tree
 
@@ -82,9 +83,9 @@ def test_row_14_credentials_that_last_for_a_few_requests_only(workspace: Databri
         nonlocal count
         count += 1
         if count == 4:
-            renewed = {"aws_temp_credentials": {**keys, "session_token": "the-next-one"}}
+            renewed = {"aws_temp_credentials": {**keys, "session_token": secret("the next one", "session")}}
             workspace.server.vending = replace(workspace.server.vending, credentials=renewed)
-            workspace.proxy.tokens.add("the-next-one")
+            workspace.proxy.tokens.add(secret("the next one", "session"))
             workspace.proxy.expired.add(SESSION)
 
     workspace.proxy.on_request = expire

@@ -51,11 +51,14 @@ class Zygote:
 
     def wait(self, seconds: float | None = None) -> dict[str, Any] | None:
         """What came of the job: its outcome's document, or `killed`; None where it is not done in that time."""
+        from leaks import heard  # not at the top: the process itself has no folder of tests in its path
+
         if seconds is not None and not select.select([self._pipe(self._process.stdout)], [], [], seconds)[0]:
             return None
-        done = json.loads(self._read())
+        said = self._read()
         self.running = None
-        return cast(dict[str, Any], done)
+        heard("what came of a job", said)
+        return cast(dict[str, Any], json.loads(said))
 
     def stop(self) -> None:
         with self._process as process:

@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+from fakes.secrets import secret
+
+from catalogger.errors import DiskError
 from catalogger.remote.files_api import FilesStorage
 from catalogger.remote.parts import PART
 from catalogger.remote.rest import TIMEOUT, Rest
 from catalogger.remote.storage import Sending
 from catalogger.testing.files_api import PRESIGNED, FilesApi
 
-TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
+TOKEN = secret("a user of the workspace", "databricks")
 LOCATION = "/Models/main/ml/tiny model/1"
 MIB = 1 << 20
 LARGE = 4 * PART + 17  # five parts, the last one short
@@ -188,6 +192,21 @@ def assert_sent_once(workspace: Workspace, files: Files, file: Sending, send: Fi
     assert arrived(workspace, file)
     assert sum(files.ticks) == file.size
     assert sent.digests == {file.path: hashlib.sha256(file.source.read_bytes()).hexdigest()}
+    assert workspace.api.unfinished == ()
+
+
+def assert_a_cut_is_noticed(workspace: Workspace, files: Files, sending: str) -> None:
+    """A file that becomes shorter with the first request of these is the disk's fault, and nothing of it stays."""
+    file = files.make("large", LARGE)
+
+    def cut(request: str) -> None:
+        if request.startswith(sending):
+            os.truncate(file.source, PART + MIB)
+
+    workspace.on_request = cut
+    with pytest.raises(DiskError, match=r"bytes now|changed"):
+        storage(workspace).send([file], files.tick)
+    assert not there(workspace, "large").exists()
     assert workspace.api.unfinished == ()
 
 

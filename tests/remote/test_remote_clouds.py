@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from fakes import clouds
 from fakes.clouds import FOREVER, Authority, Azure, Google, Server
+from fakes.secrets import MARK, secret
 
 from catalogger.errors import (
     AccessDenied,
@@ -32,8 +33,9 @@ from catalogger.remote.google import google_storage
 from catalogger.remote.storage import Sending, Sent, Storage
 
 LARGE = 9_500_000  # bytes: more than two parts, and more than what Google's client sends in one request
-OLD = "sv=2024-11-04&se=2020-01-01&sig=oldSECRETsignature"
-NEW = "sv=2024-11-04&se=2030-01-01&sig=newSECRETsignature"
+OLD, NEW = secret("old", "sas"), secret("new", "sas")
+OLD_GOOGLE, NEW_GOOGLE = secret("old", "google"), secret("new", "google")
+TOKEN = secret("a user of the workspace", "databricks")
 UPLOADS = {"azure": ("PATCH", "action=append"), "google": ("PUT", "upload_id="), "default": ("PUT", "^/signed/")}
 
 
@@ -125,13 +127,13 @@ def _cloud(kind: str, stack: ExitStack, folder: Path, authority: Authority, monk
     if kind == "google":
         server = stack.enter_context(clouds.google(there, "bucket"))
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        server.valid["ya29.oldSECRET"] = FOREVER
-        make = lambda: google_storage("gs://bucket/a/1", credential("ya29.oldSECRET"))  # noqa: E731
+        server.valid[OLD_GOOGLE] = FOREVER
+        make = lambda: google_storage("gs://bucket/a/1", credential(OLD_GOOGLE))  # noqa: E731
         return Cloud(kind, server, there / "a/1", make, renewed, renew)
     server = stack.enter_context(clouds.default(there))
     monkeypatch.setenv("DATABRICKS_HOST", server.url)
-    monkeypatch.setenv("DATABRICKS_TOKEN", "dapiSECRET")
-    server.valid["dapiSECRET"] = FOREVER
+    monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    server.valid[TOKEN] = FOREVER
     make = lambda: default_storage("main.ml.m", "1", "databricks-uc")  # noqa: E731
     return Cloud(kind, server, there / "Models/main/ml/m/1", make, renewed, renew)
 
@@ -288,7 +290,7 @@ def test_a_location_that_is_not_there_is_refused(request: pytest.FixtureRequest,
     storage = (
         azure_storage("abfss://none@account.dfs.core.windows.net/a", lambda: OLD)
         if kind == "azure"
-        else google_storage("gs://none/a", lambda: "ya29.oldSECRET")
+        else google_storage("gs://none/a", lambda: OLD_GOOGLE)
     )
     with pytest.raises(RegistryError, match=r"404 (FilesystemNotFound|notFound)"):
         storage.listing()
@@ -322,14 +324,14 @@ def test_a_signature_that_is_never_right_is_final(azure: Cloud) -> None:
 
 
 def test_an_expired_token_is_renewed_in_the_middle_of_a_file(google: Cloud, tmp_path: Path) -> None:
-    google.server.valid |= {"ya29.oldSECRET": 3, "ya29.newSECRET": FOREVER}
-    google.renew[:] = ["ya29.oldSECRET", "ya29.newSECRET"]
+    google.server.valid |= {OLD_GOOGLE: 3, NEW_GOOGLE: FOREVER}
+    google.renew[:] = [OLD_GOOGLE, NEW_GOOGLE]
     file = _file(tmp_path, "f", LARGE)
     _, counted = _send(google.storage, [file])
     assert google.bytes_at("f") == file.source.read_bytes()
-    assert (google.renewed, counted) == (["ya29.oldSECRET", "ya29.newSECRET"], LARGE)
+    assert (google.renewed, counted) == ([OLD_GOOGLE, NEW_GOOGLE], LARGE)
     parts = [r.credential for r in google.server.requests if r.method == "PUT" and r.status in (200, 308)]
-    assert parts == ["ya29.oldSECRET", "ya29.newSECRET", "ya29.newSECRET"]
+    assert parts == [OLD_GOOGLE, NEW_GOOGLE, NEW_GOOGLE]
 
 
 def test_a_token_that_is_never_right_is_final(google: Cloud) -> None:
@@ -367,7 +369,7 @@ def test_an_expired_address_is_signed_anew(default: Cloud, tmp_path: Path) -> No
 
 def test_settings_of_netrc_are_no_part_of_a_signed_request(default: Cloud, tmp_path: Path) -> None:
     netrc = Path.home() / ".netrc"
-    netrc.write_text("machine 127.0.0.1 login me password mine\n")
+    netrc.write_text(f"machine 127.0.0.1 login me password {secret('netrc')}\n")
     netrc.chmod(0o600)
     _send(default.storage, [_file(tmp_path, "f", 10)])
     assert default.storage.listing() == {"f": 10}
@@ -472,8 +474,8 @@ def test_no_secret_is_told(cloud: Cloud, tmp_path: Path) -> None:
     cloud.server.stop()
     told.append(_told(storage.listing))
     secrets = {r.credential for r in cloud.server.requests} | {r.query.get("upload_id") for r in cloud.server.requests}
-    for secret in {part for s in secrets if s for part in (s, s.rpartition("sig=")[2])} | {"SECRET"}:
-        assert not any(secret in text for text in told)
+    for told_of in {part for s in secrets if s for part in (s, s.rpartition("sig=")[2])} | {MARK}:
+        assert not any(told_of in text for text in told)
 
 
 def _told(action: Callable[[], object]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import AlreadyExists, BadRequest, NotFound
+from fakes.secrets import secret
 from mlflow.store.artifact.presigned_url_artifact_repo import PresignedUrlArtifactRepository
 from mlflow.utils.rest_utils import MlflowHostCreds
 from remote.files_workspace import (
@@ -22,6 +23,7 @@ from remote.files_workspace import (
     Files,
     Workspace,
     arrived,
+    assert_a_cut_is_noticed,
     assert_no_secret,
     assert_sent_once,
     error_body,
@@ -30,7 +32,6 @@ from remote.files_workspace import (
 )
 
 from catalogger.errors import AccessDenied, DiskError, NetworkUnreachable, RegistryError, UsageError
-from catalogger.remote.parts import PART
 from catalogger.remote.patience import PASSING
 from catalogger.remote.storage import Sending
 from catalogger.testing.files_api import PRESIGNED
@@ -208,7 +209,7 @@ def test_a_workspace_that_is_not_there_cannot_be_reached(tmp_path: Path, files: 
 
 @pytest.mark.parametrize("size", [10, LARGE])
 def test_an_unknown_token_is_refused_at_once(workspace: Workspace, files: Files, size: int) -> None:
-    stranger = storage(workspace, "dapi00000000000000000000000000000000")
+    stranger = storage(workspace, secret("nobody", "databricks"))
     with pytest.raises(AccessDenied, match="Credential was not sent") as caught:
         stranger.send([files.make("file", size)], files.tick)
     assert workspace.count("PUT|POST") == 1
@@ -280,17 +281,7 @@ def test_a_source_that_is_shorter_than_was_said_is_the_disk_s_fault(
 
 
 def test_a_source_that_becomes_shorter_while_it_is_sent_is_the_disk_s_fault(workspace: Workspace, files: Files) -> None:
-    file = files.make("large", LARGE)
-
-    def cut(request: str) -> None:
-        if request.startswith(f"PUT {PRESIGNED}"):
-            os.truncate(file.source, PART + MIB)
-
-    workspace.on_request = cut
-    with pytest.raises(DiskError, match=r"bytes now|changed"):
-        storage(workspace).send([file], files.tick)
-    assert not there(workspace, "large").exists()
-    assert workspace.api.unfinished == ()
+    assert_a_cut_is_noticed(workspace, files, f"PUT {PRESIGNED}")
 
 
 def test_a_source_that_is_written_to_while_it_is_sent_is_the_disk_s_fault(workspace: Workspace, files: Files) -> None:

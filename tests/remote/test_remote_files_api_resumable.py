@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from remote.files_workspace import (
     LARGE,
-    MIB,
     Files,
     Workspace,
     arrived,
+    assert_a_cut_is_noticed,
     assert_no_secret,
     assert_sent_once,
     storage,
     there,
 )
 
-from catalogger.errors import AccessDenied, DiskError, NetworkUnreachable, RegistryError
+from catalogger.errors import AccessDenied, NetworkUnreachable, RegistryError
 from catalogger.remote.parts import PART
 from catalogger.remote.patience import PASSING
 
@@ -130,14 +128,4 @@ def test_a_file_goes_through_the_workspace_where_the_storage_does_not_take_it(
 
 
 def test_a_source_that_becomes_shorter_while_it_is_sent_is_the_disk_s_fault(workspace: Workspace, files: Files) -> None:
-    file = files.make("large", LARGE)
-
-    def cut(request: str) -> None:
-        if request.startswith(CHUNK):
-            os.truncate(file.source, PART + MIB)
-
-    workspace.on_request = cut
-    with pytest.raises(DiskError, match=r"bytes now|changed"):
-        storage(workspace).send([file], files.tick)
-    assert not there(workspace, "large").exists()
-    assert workspace.api.unfinished == ()
+    assert_a_cut_is_noticed(workspace, files, CHUNK)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.secrets import secret
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from remote.answering import Answer, Answering, answer, certificate, reset, said, stall, stall_after
@@ -21,7 +22,9 @@ from catalogger.remote.rest import Rest
 from catalogger.remote.workspace import workspace, workspace_config
 
 DONE = said(200, {"done": True})
-TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
+TOKEN = secret("a user of the workspace", "databricks")
+PASSWORD = secret("an address")
+SIGNATURE = secret("an address", "signature")
 LOGIN = "<!DOCTYPE html><html><title>Log in</title></html>"
 HTML = {"Content_Type": "text/html; charset=utf-8"}
 STALLS = (5.0, 0.2)
@@ -91,14 +94,15 @@ def test_a_call_is_sent_as_it_was_asked_for(serving: Serving) -> None:
 
 def test_credentials_are_asked_for_anew_for_every_attempt(serving: Serving) -> None:
     server = serving(answer(503, Retry_After="0"), DONE)
-    tokens = iter(["old", "new"])
+    given = [secret("old"), secret("new")]
+    tokens = iter(given)
     Rest(server.url, lambda: {"Authorization": next(tokens)}).call("GET", "/")
-    assert [a.headers["authorization"] for a in server.asked] == ["old", "new"]
+    assert [a.headers["authorization"] for a in server.asked] == given
 
 
 def test_netrc_does_not_take_the_place_of_the_token(serving: Serving) -> None:
     netrc = Path.home() / ".netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.write_text("machine 127.0.0.1 login somebody password " + secret("netrc") + "\n")
     netrc.chmod(0o600)
     server = serving(DONE)
     Rest(server.url, _bearer()).call("GET", "/")
@@ -282,13 +286,14 @@ def test_a_huge_error_is_shortened(body: str, serving: Serving) -> None:
 
 
 def test_what_the_server_says_is_masked(serving: Serving) -> None:
-    body = {"message": f"token={TOKEN} or https://x/y?sig=abc%2Fdef&X-Amz-Signature=0a1b2c is wrong: {TOKEN}"}
+    address = f"https://x/y?sig={SIGNATURE}%2Fdef&X-Amz-Signature={SIGNATURE}"
+    body = {"message": f"token={TOKEN} or {address} is wrong: {TOKEN}"}
     for status, error in ((400, Refused), (401, AccessDenied)):
         with pytest.raises(error) as refused:
             Rest(serving(said(status, body)).url, _bearer()).call("GET", "/")
         shown = _whole(refused.value)
         assert "sig=***" in shown
-        assert not [secret for secret in (TOKEN, "abc%2Fdef", "0a1b2c") if secret in shown]
+        assert not [told for told in (TOKEN, SIGNATURE) if told in shown]
 
 
 def test_the_token_is_not_in_what_is_printed_of_the_client() -> None:
@@ -317,8 +322,8 @@ def test_a_password_in_the_address_is_masked(impatient: None) -> None:
     with Answering(DONE) as gone:
         pass
     with pytest.raises(NetworkUnreachable) as raised:
-        Rest(gone.url.replace("//", "//me:geheim@")).call("GET", "/")
-    assert "geheim" not in raised.value.message
+        Rest(gone.url.replace("//", f"//me:{PASSWORD}@")).call("GET", "/")
+    assert PASSWORD not in raised.value.message
 
 
 def test_a_certificate_that_does_not_verify_is_final(tmp_path: Path, serving: Serving) -> None:

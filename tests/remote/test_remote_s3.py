@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from fakes.s3 import Request, S3Proxy, S3Server
+from fakes.secrets import MARK, secret
 from hypothesis import given
 from hypothesis import strategies as st
 from remote.answering import Answering, answer, certificate
@@ -41,6 +42,8 @@ from catalogger.remote.storage import Sending, Sent
 
 _numbers = itertools.count()
 _SMALL = os.urandom(100_000)
+NOBODY = secret("nobody", "access key"), secret("nobody", "secret key")
+SESSIONS = [secret(f"session {number}", "session") for number in range(3)]
 _LARGE = os.urandom(3 * PART + 777)  # four parts
 _CHILD = """
 import json, os, sys
@@ -121,7 +124,7 @@ def place(s3_server: S3Server, s3: S3Proxy, tmp_path: Path, monkeypatch: pytest.
 
 
 def _client(endpoint: str) -> S3Client:
-    return S3Client("models", lambda: S3Credentials("a", "b", endpoint=endpoint))
+    return S3Client("models", lambda: S3Credentials(*NOBODY, endpoint=endpoint))
 
 
 def _crc32(content: bytes) -> str:
@@ -180,9 +183,9 @@ def test_encryption_goes_with_each_new_object(place: Place) -> None:
 
 
 def test_session_tokens_are_sent(place: Place) -> None:
-    place.proxy.tokens.add("session")
-    place.send(place.file("w"), session_token="session")  # noqa: S106
-    assert {request.token for request in place.proxy.requests} == {"session"}
+    place.proxy.tokens.add(SESSIONS[0])
+    place.send(place.file("w"), session_token=SESSIONS[0])
+    assert {request.token for request in place.proxy.requests} == {SESSIONS[0]}
     assert place.content("w") == _LARGE
 
 
@@ -532,14 +535,14 @@ def test_a_server_that_is_not_there(place: Place, monkeypatch: pytest.MonkeyPatc
 def test_a_broken_answer_is_asked_for_again(broken: str) -> None:
     whole = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
     with Answering(answer(200, broken), answer(200, whole)) as server:
-        storage = S3Storage("s3://models/m", lambda: S3Credentials("a", "b", endpoint=server.url))
+        storage = S3Storage("s3://models/m", lambda: S3Credentials(*NOBODY, endpoint=server.url))
         assert storage.listing() == {}
         assert len(server.asked) == 2
 
 
 def test_a_certificate_that_does_not_verify_is_final(tmp_path: Path) -> None:
     with Answering(answer(200), tls=certificate(tmp_path)[0]) as server:
-        storage = S3Storage("s3://models/m", lambda: S3Credentials("a", "b", endpoint=server.url))
+        storage = S3Storage("s3://models/m", lambda: S3Credentials(*NOBODY, endpoint=server.url))
         with pytest.raises(NetworkUnreachable, match=r"certificate of .* does not verify"):
             storage.listing()
 
@@ -560,7 +563,7 @@ def test_what_is_forbidden_is_final_at_once(place: Place, pattern: str) -> None:
 
 def test_wrong_keys(place: Place) -> None:
     with pytest.raises(AccessDenied, match="SignatureDoesNotMatch") as caught:
-        place.send(place.file("s", _SMALL), secret_key="not-the-right-one")  # noqa: S106
+        place.send(place.file("s", _SMALL), secret_key=secret("not the right one", "secret key"))
     _tells_no_secret(place, caught.value)
 
 
@@ -625,7 +628,7 @@ def test_a_failing_tick_ends_the_work(place: Place) -> None:
 @pytest.mark.parametrize("location", ["/local", "https://host/x", "s3://", "s3:///x"])
 def test_a_location_that_is_none(location: str) -> None:
     with pytest.raises(UsageError, match="no place in S3"):
-        S3Storage(location, lambda: S3Credentials("a", "b"))
+        S3Storage(location, lambda: S3Credentials(*NOBODY))
 
 
 def test_an_endpoint_that_is_none(place: Place) -> None:
@@ -636,12 +639,12 @@ def test_an_endpoint_that_is_none(place: Place) -> None:
 def test_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "botocore.session", None)
     with pytest.raises(UsageError, match=r"pip install 'catalogger\[s3\]'"):
-        S3Storage("s3://bucket/x", lambda: S3Credentials("a", "b"))
+        S3Storage("s3://bucket/x", lambda: S3Credentials(*NOBODY))
 
 
 def test_credentials_do_not_show_their_secrets() -> None:
-    shown = repr(S3Credentials("an-access-key", "a-secret", "a-token", upload_args={"SSECustomerKey": "a-key"}))
-    assert not any(secret in shown for secret in ("an-access-key", "a-secret", "a-token", "a-key"))
+    shown = repr(S3Credentials(*NOBODY, SESSIONS[0], upload_args={"SSECustomerKey": secret("encryption")}))
+    assert MARK not in shown.lower()
 
 
 def _tells_no_secret(place: Place, error: CataloggerError) -> None:
@@ -656,15 +659,15 @@ def _tells_no_secret(place: Place, error: CataloggerError) -> None:
 
 def _sessions(place: Place) -> S3Storage:
     """A storage whose credentials have another session token each time."""
-    return S3Storage(place.location, lambda: place.hand_out(session_token=f"session-{len(place.asked)}"))
+    return S3Storage(place.location, lambda: place.hand_out(session_token=SESSIONS[len(place.asked)]))
 
 
 def test_expired_credentials_are_asked_anew_once_for_all(place: Place) -> None:
-    place.proxy.tokens |= {"session-0", "session-1"}
+    place.proxy.tokens |= set(SESSIONS[:2])
 
     def expire(request: Request) -> None:
         if request.query.get("partNumber") == "4":
-            place.proxy.expired.add("session-0")
+            place.proxy.expired.add(SESSIONS[0])
 
     place.proxy.on_request = expire
     files = [place.file("f"), place.file("g", _LARGE[::-1])]
@@ -672,17 +675,17 @@ def test_expired_credentials_are_asked_anew_once_for_all(place: Place) -> None:
     assert (place.content("f"), place.content("g")) == (_LARGE, _LARGE[::-1])
     assert len(place.asked) == 2
     assert place.ticked == 2 * len(_LARGE)
-    assert {request.token for request in place.proxy.matching("PUT")} == {"session-0", "session-1"}
+    assert {request.token for request in place.proxy.matching("PUT")} == set(SESSIONS[:2])
 
 
 def test_an_expiry_is_seen_in_an_answer_without_a_body(place: Place) -> None:
-    place.proxy.tokens |= {"session-0", "session-1"}
-    place.send(place.file("s", _SMALL), session_token="session-0")  # noqa: S106
+    place.proxy.tokens |= set(SESSIONS[:2])
+    place.send(place.file("s", _SMALL), session_token=SESSIONS[0])
     place.asked.clear()
 
     def expire(request: Request) -> None:
         if request.method == "HEAD":
-            place.proxy.expired.add("session-0")
+            place.proxy.expired.add(SESSIONS[0])
 
     place.proxy.on_request = expire
     assert _sessions(place).send([place.file("s", _SMALL)], place.tick).sent == 0
@@ -710,9 +713,9 @@ def test_settings_of_this_machine_do_not_matter(place: Place, monkeypatch: pytes
     broken = place.folder / "config"
     broken.write_text("[profile x\nno configuration at all")
     for name, value in {
-        "AWS_ACCESS_KEY_ID": "foreign",
-        "AWS_SECRET_ACCESS_KEY": "foreign",
-        "AWS_SESSION_TOKEN": "foreign",
+        "AWS_ACCESS_KEY_ID": secret("foreign", "access key"),
+        "AWS_SECRET_ACCESS_KEY": secret("foreign", "secret key"),
+        "AWS_SESSION_TOKEN": secret("foreign", "session"),
         "AWS_PROFILE": "foreign",
         "AWS_CONFIG_FILE": str(broken),
         "AWS_SHARED_CREDENTIALS_FILE": str(broken),

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fakes.secrets import secret
 from remote.answering import Answer, Answering, said
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 NAME = "bot"
-TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
+TOKEN = secret("a user of the workspace", "databricks")
 READY = {"ready": "READY", "config_update": "NOT_UPDATING"}
 PROVISIONED = {"served_entities": [{"entity_name": "main.ml.bot", "max_provisioned_throughput": 980}]}
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

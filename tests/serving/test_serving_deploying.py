@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from databricks.sdk import WorkspaceClient
+from fakes.secrets import secret
 from testing.asking import ANN, LLAMA, OSS, TOKENS, Said, create, ranged
 
 from catalogger.errors import AccessDenied, DeploymentFailed, DeploymentPending, NotEligible, UsageError
@@ -500,7 +501,7 @@ def test_a_creator_who_left_is_told(space: Workspace, client: WorkspaceClient) -
 
 def test_a_token_that_is_none(space: Workspace) -> None:
     with pytest.raises(AccessDenied):
-        to(WorkspaceClient(host=space.url, token="dapi-nobody"))  # noqa: S106  known to nobody
+        to(WorkspaceClient(host=space.url, token=secret("nobody", "databricks")))
 
 
 def test_an_answer_that_is_none_fails_the_deployment(

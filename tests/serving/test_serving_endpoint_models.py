@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import checkpoints
+from fakes.secrets import secret
 from testing.truth import Truth, first_states, tokens_of
 
 from catalogger import Endpoint, log_model
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from openai import OpenAI
 
-TOKEN, OTHER = "dapi0123456789abcdef0123456789abcdef", "dapi0123456789abcdef0123456789abcdee"
+TOKEN, OTHER = secret("a user of the workspace", "databricks"), secret("nobody", "databricks")
 RECIPES = {"chat": "llama-chat", "completions": "mistral-completions", "bge": "bge-embeddings"}
 MESSAGES = [{"role": "user", "content": "What is a shard?"}]
 PROMPTS = ["The registry keeps", "What is the capital of France?"]

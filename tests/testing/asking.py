@@ -9,10 +9,11 @@ from typing import Any
 
 import requests
 import yaml
+from fakes.secrets import secret
 
 from catalogger.testing import ServedVersion, Workspace
 
-ANN, BOB = "dapi-ann", "dapi-bob"
+ANN, BOB = secret("Ann", "databricks"), secret("Bob", "databricks")
 TOKENS = {ANN: "ann@example.com", BOB: "bob@example.com"}
 ENDPOINTS = "/api/2.0/serving-endpoints"
 LLAMA, OSS = "system.ai.llama", "system.ai.gpt_oss"

@@ -147,6 +147,8 @@ def test_an_echo_has_the_prompt_before_its_completion(answers: ModelAnswers, mix
     chunks = _streamed(answers, mixtral, prompt=TEXTS[0], max_tokens=4, echo=True)
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == echoed["choices"][0]["text"]
     assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    said = _ask(answers, mixtral, 400, prompt="x " * 2100, echo=True, stream=True)
+    assert "has room for" in said["message"], "nothing is echoed before it is known that there is an answer"
 
 
 def test_vectors_are_the_checkpoints_own(answers: ModelAnswers, bert: Version) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import requests
+from fakes.secrets import secret
 
 from catalogger.testing.models import Vending
 from catalogger.testing.orders import Request
 from catalogger.testing.workspace import ORG_ID, Workspace
 
-NAME, ANN, BOB = "main.ml.x", "dapi-ann", "dapi-bob"
+NAME, ANN, BOB = "main.ml.x", secret("Ann", "databricks"), secret("Bob", "databricks")
 LEGACY, NATIVE = "/api/2.0/mlflow/unity-catalog", "/api/2.1/unity-catalog"
 CREATE = f"{LEGACY}/registered-models/create"
+SECRET = secret("storage", "secret key")
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def test_whole_numbers_are_strings_on_mlflows_surface_only(workspace: Workspace)
 
 
 @pytest.mark.parametrize(
-    ("token", "status", "code"), [(None, 401, "UNAUTHENTICATED"), ("dapi-x", 403, 403), ("x", 401, "UNAUTHENTICATED")]
+    ("token", "status", "code"),
+    [(None, 401, "UNAUTHENTICATED"), (secret("nobody", "databricks"), 403, 403), (secret("x"), 401, "UNAUTHENTICATED")],
+    ids=["none", "personal", "of OAuth"],
 )
 def test_bad_tokens(workspace: Workspace, token: str | None, status: int, code: str | int) -> None:
     answer = _call(workspace, "GET", f"{NATIVE}/models/{NAME}", token=token)
@@ -177,9 +181,9 @@ def test_one_version_for_each_of_many_at_once(workspace: Workspace) -> None:
 
 
 def test_credentials_are_not_shown(workspace: Workspace) -> None:
-    keys = {"aws_temp_credentials": {"access_key_id": "a", "secret_access_key": "secret", "session_token": "secret"}}
+    keys = {"aws_temp_credentials": {"access_key_id": "a", "secret_access_key": SECRET, "session_token": SECRET}}
     workspace.vending = Vending("s3://models/uc", keys)
-    assert "secret" not in repr(workspace.vending)
+    assert SECRET not in repr(workspace.vending)
 
 
 def _auth(token: str = ANN) -> dict[str, str]:

@@ -16,7 +16,7 @@ from catalogger.progress import Progress, Silent
 from catalogger.remote.patience import patiently
 from catalogger.remote.workspace import credentials
 from catalogger.serving.bench.client import Client, require_aiohttp
-from catalogger.serving.bench.figures import Step, at_plateau
+from catalogger.serving.bench.figures import Sample, Step, at_plateau
 from catalogger.serving.bench.plan import Plan, planned
 from catalogger.serving.bench.prompts import Prompts
 from catalogger.serving.bench.results import (
@@ -102,7 +102,7 @@ def load_test(
         ended=WHOLE_LADDER,
     )
     client = Client(invocations.query_url, lambda: _headers(workspace), plan.timeout, plan.input_tokens)
-    ladder = Ladder(client, prompts, plan, progress)
+    ladder = Ladder(client, prompts, plan, warmed.latency, progress)
     ended = _in_thread(ladder.climb)
     return replace(result, ended=ended, steps=tuple(ladder.steps))
 
@@ -121,17 +121,21 @@ def served(described: Mapping[str, Any]) -> Served:
 
 
 class Ladder:
-    """The steps, one after another.  `steps` are the figures of those that were measured."""
+    """The steps, one after another; `steps` are the figures of those that were measured.
 
-    def __init__(self, client: Client, prompts: Prompts, plan: Plan, progress: Progress) -> None:
+    latency: seconds of one request alone.
+    """
+
+    def __init__(self, client: Client, prompts: Prompts, plan: Plan, latency: float, progress: Progress) -> None:
         self._client, self._prompts, self._plan, self._progress = client, prompts, plan, progress
+        self._latency = latency
         self.steps: list[Step] = []
 
     async def climb(self) -> str:
         """Why it ended."""
         async with self._client:
             for parallel in self._plan.parallel:
-                streams = Streams(self._ask, parallel, self._plan.seconds, self._plan.requests)
+                streams = Streams(self._ask, parallel, self._plan.seconds, self._plan.requests, self._latency)
                 try:
                     ended = await streams.run()
                 except asyncio.CancelledError:
@@ -146,7 +150,7 @@ class Ladder:
                     return PLATEAU
         return WHOLE_LADDER
 
-    async def _ask(self) -> Any:
+    async def _ask(self) -> tuple[Sample, float]:
         return await self._client.ask(self._prompts.body())
 
     def _keep(self, step: Step) -> None:

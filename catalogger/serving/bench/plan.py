@@ -64,11 +64,11 @@ class Plan:
         steps = f"{len(self.parallel)} step{'s' if len(self.parallel) > 1 else ''}"
         at_most = "" if self.plateau is None else "at most "
         if self.requests is None:
-            whole = len(self.parallel) * (self.seconds + 2 * latency)
+            whole = len(self.parallel) * (self.seconds + 3 * latency)
             ends = "with the first and the last requests of each, and more where requests queue"
             return f"{at_most}{steps} of {self.seconds:g} s: {duration(whole)} {ends}"
-        least = len(self.parallel) * (self.requests + 1) * latency
-        most = sum(self.parallel) * (self.requests + 1) * latency
+        least = len(self.parallel) * (self.requests + 2) * latency
+        most = sum(self.parallel) * (self.requests + 2) * latency
         each = f"{self.requests} request{'s' if self.requests > 1 else ''} of each stream"
         return f"{at_most}{steps} of {each}: from {duration(least)} to {duration(most)}, by how far they queue"
 

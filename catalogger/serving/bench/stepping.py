@@ -27,12 +27,15 @@ class Ended:
 class Streams:
     """So many streams.
 
-    The first request of each belongs to the beginning, when the queue of the endpoint fills; then the step is measured,
-    for so many seconds or until so many requests of each stream are answered, and none that was begun is broken off.
+    They begin one after another, spread over so many seconds: the client's own work for all at once would be taken for
+    the endpoint's.  The first request of each belongs to the beginning, when the queue of the endpoint fills; then the
+    step is measured, for so many seconds or until so many requests of each stream are answered, and none that was begun
+    is broken off.
     """
 
-    def __init__(self, ask: Ask, parallel: int, seconds: float, requests: int | None) -> None:
+    def __init__(self, ask: Ask, parallel: int, seconds: float, requests: int | None, spread: float) -> None:
         self._ask, self._parallel, self._seconds, self._requests = ask, parallel, seconds, requests
+        self._spread = spread
         self._samples: list[Sample] = []
         self._opened: float | None = None
         self._closed: float | None = None
@@ -71,6 +74,7 @@ class Streams:
         return self._failed_in_a_row >= max(_AT_LEAST, _IN_A_ROW * self._parallel)
 
     async def _stream(self, number: int) -> None:
+        await self._rest(self._spread * number / self._parallel)
         while self._closed is None:
             counted = self._opened is not None and not self._has_enough(number)
             self._counted_begun[number] += counted

@@ -58,16 +58,16 @@ def warm_up(
     began, left = prompts.words, 1 if by_tokenizer else _CORRECTIONS
     seen: list[int] = []
     latencies, before = [], 0
-    for _ in range(QUERIES):
+    for rest in reversed(range(QUERIES)):
         tokens, seconds = _asked(invocations, prompts)
         latencies.append(seconds)
         seen.append(tokens)
-        if tokens != plan.input_tokens and left and len(seen) < QUERIES:
-            if tokens == before:
-                raise UsageError(
-                    f"The endpoint counts {tokens:,} input tokens, however long a prompt is.",
-                    f"Its window may end there: --input-tokens {tokens}.",
-                )
+        if tokens == before != plan.input_tokens and len(seen) == 1:
+            raise UsageError(
+                f"The endpoint counts {tokens:,} input tokens, however long a prompt is.",
+                f"Its window may end there: --input-tokens {tokens}.",
+            )
+        if tokens != plan.input_tokens and left and rest:
             prompts.words = _corrected(prompts.words, tokens, plan.input_tokens)
             before, left, seen = tokens, left - 1, []
     added = began - prompts.words if by_tokenizer else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from fakes.secrets import secret
+
 from catalogger.serving.bench.figures import ClientLoad, Quantiles, Step
 from catalogger.serving.bench.results import LoadTest, Served
 from catalogger.serving.bench.warming import WarmUp
@@ -13,7 +15,7 @@ from catalogger.testing.law import Law, LawEndpoint
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-TOKEN = "dapi0123456789abcdef0123456789abcdef"  # noqa: S105
+TOKEN = secret("a user of the workspace", "databricks")
 QUICK = Law(servers=4, base=0.001, per_output=0.0002)
 
 

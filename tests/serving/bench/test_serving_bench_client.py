@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fakes.secrets import secret
 from remote.answering import Answer, said
 from serving.bench.given import QUICK, TOKEN, workspace
 from serving.scripted import NAME, chat, chunk, events, in_chunks, serving
@@ -209,7 +210,7 @@ def test_nobody_listens() -> None:
 
 
 def test_a_netrc_file_does_not_take_the_token_s_place(monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
-    (work / "netrc").write_text("machine 127.0.0.1 login ann password other")
+    (work / "netrc").write_text(f"machine 127.0.0.1 login ann password {secret('netrc')}")
     monkeypatch.setenv("NETRC", str(work / "netrc"))
     assert asked_once(in_chunks([events(chunk("a", "stop"))])).error is None
 
@@ -261,4 +262,4 @@ def test_the_load_of_the_client_is_told() -> None:
 
 
 async def _run(given: Given, parallel: int, requests: int | None) -> Any:
-    return await Streams(given.ask, parallel, 3600.0, requests).run()
+    return await Streams(given.ask, parallel, 3600.0, requests, 0.0).run()

@@ -178,10 +178,10 @@ def test_the_plan_of_an_endpoint_is_the_benchmark_shape_unless_it_embeds() -> No
 
 def test_how_long_it_takes_is_known_beforehand() -> None:
     assert Plan(10, 5, (1, 2, 4), seconds=30).announced(0.5) == (
-        "at most 3 steps of 30 s: 93 s with the first and the last requests of each, and more where requests queue"
+        "at most 3 steps of 30 s: 94 s with the first and the last requests of each, and more where requests queue"
     )
     assert Plan(10, 5, (1, 2, 4), requests=9, plateau=None).announced(2.0) == (
-        "3 steps of 9 requests of each stream: from 60 s to 2.3 minutes, by how far they queue"
+        "3 steps of 9 requests of each stream: from 66 s to 2.6 minutes, by how far they queue"
     )
 
 

@@ -1,0 +1,111 @@
+"""`log-model size`: how much throughput to provision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from catalogger.cli.job import quiet
+from catalogger.cli.output import Terminal, emit
+from catalogger.errors import UsageError
+
+if TYPE_CHECKING:
+    from catalogger.serving.sizing import Workload
+
+
+@click.command("size")
+@click.argument("model", required=False)
+@click.option("--tokens-per-second", type=float, metavar="N", help="The rate, input and output together.")
+@click.option("--requests-per-second", type=float, metavar="N", help="Or so many requests, of these tokens:")
+@click.option("--input-tokens", type=float, metavar="N", help="Of one request, on average.")
+@click.option("--output-tokens", type=float, metavar="N", help="Of one answer, on average.")
+@click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Count these, in place of the input.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), metavar="DIR", help="The model's checkpoint folder.")
+@click.option("--rows", type=int, metavar="N", help="How long does a batch of so many requests take?")
+@click.option(
+    "--chunk", type=int, metavar="N", help="Tokens per second of a chunk.  [default: MODEL's, as it is asked]"
+)
+@click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def command(
+    model: str | None,
+    tokens_per_second: float | None,
+    requests_per_second: float | None,
+    input_tokens: float | None,
+    output_tokens: float | None,
+    prompts: Path | None,
+    tokenizer: Path | None,
+    rows: int | None,
+    chunk: int | None,
+    profile: str | None,
+    output: str,
+    debug: bool,
+) -> None:
+    """Say how much throughput a workload needs; of MODEL (NAME/VERSION or NAME@ALIAS) the workspace tells the chunk.
+
+    \b
+    log-model size main.ml.support_bot@champion --requests-per-second 2 --input-tokens 1500 --output-tokens 200
+    log-model size --chunk 980 --tokens-per-second 3500 --rows 1000 --input-tokens 3000 --output-tokens 500
+
+    It is arithmetic over documented figures, and measured by `log-model bench` only.
+    """
+    from catalogger.serving.sizing import size
+
+    quiet(debug=debug)
+    if prompts is not None:
+        input_tokens, rows = _counted(prompts, tokenizer, input_tokens, rows)
+    workload = _workload(requests_per_second, input_tokens, output_tokens, rows)
+    if model is not None:
+        chunk = _chunk(model, chunk, profile)
+    found = size(tokens_per_second=tokens_per_second, workload=workload, chunk=chunk)
+    if output == "json":
+        emit(found.document())
+    else:
+        click.echo(str(found))
+
+
+def _counted(prompts: Path, tokenizer: Path | None, input_tokens: float | None, rows: int | None) -> tuple[float, int]:
+    from catalogger.serving.bench.prompts import counted_by
+    from catalogger.serving.prompts import counted
+
+    if input_tokens is not None or tokenizer is None:
+        raise UsageError(
+            "--prompts needs --tokenizer, and takes the place of --input-tokens.",
+            "Give the model's checkpoint folder, with its tokenizer.json.",
+        )
+    found = counted(prompts, counted_by(tokenizer)[0])
+    said = f"{found.rows} prompts of {found.average:.0f} tokens on average, {found.longest} at the most"
+    Terminal().say(f"{prompts}: {said}; what a chat template adds is not counted")
+    return found.average, rows or found.rows
+
+
+def _workload(
+    requests_per_second: float | None, input_tokens: float | None, output_tokens: float | None, rows: int | None
+) -> Workload | None:
+    from catalogger.serving.sizing import Workload
+
+    if input_tokens is None and output_tokens is None:
+        if requests_per_second is not None or rows is not None:
+            raise UsageError("It is not said how large a request is.", "Give --input-tokens and --output-tokens.")
+        return None
+    return Workload(input_tokens or 0, output_tokens or 0, requests_per_second, rows)
+
+
+def _chunk(model: str, chunk: int | None, profile: str | None) -> int:
+    from catalogger.remote.workspace import workspace_client
+    from catalogger.serving.eligibility import eligibility
+
+    said = eligibility(workspace_client(profile), model, progress=Terminal())
+    unit, own = said.require()
+    Terminal().say(str(said))
+    if unit == "model_units":
+        raise UsageError(
+            f'"{said.entity}" is served by model units, in multiples of {own}: they have no fixed rate of tokens.',
+            "Deploy one multiple, and measure it by `log-model bench`.",
+        )
+    if chunk not in (None, own):
+        raise UsageError(f"--chunk is {chunk}, and the workspace says {own}.", "Leave --chunk out.")
+    return own
