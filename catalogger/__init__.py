@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from catalogger.serving.eligibility import Eligibility, eligibility
     from catalogger.serving.endpoint import Endpoint
     from catalogger.serving.inventory import RunningEndpoint, endpoints, teardown
+    from catalogger.serving.prompts import PromptCount, count_prompts
     from catalogger.serving.sizing import Size, Workload, size
     from catalogger.validators import Finding, Report
 
@@ -38,6 +39,7 @@ __all__ = [
     "LoadTest",
     "Outcome",
     "Progress",
+    "PromptCount",
     "Recipe",
     "Report",
     "RunningEndpoint",
@@ -46,6 +48,7 @@ __all__ = [
     "Wish",
     "Workload",
     "check",
+    "count_prompts",
     "deploy",
     "eligibility",
     "endpoints",
@@ -69,6 +72,7 @@ _HOME = {
     "LoadTest": "serving.bench.results",
     "Outcome": "loggers",
     "Progress": "loggers",
+    "PromptCount": "serving.prompts",
     "Recipe": "recipes",
     "Report": "validators",
     "RunningEndpoint": "serving.inventory",
@@ -77,6 +81,7 @@ _HOME = {
     "Wish": "serving.capacity",
     "Workload": "serving.sizing",
     "check": "loggers",
+    "count_prompts": "serving.prompts",
     "deploy": "serving.deploying",
     "eligibility": "serving.eligibility",
     "endpoints": "serving.inventory",

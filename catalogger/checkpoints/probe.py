@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -28,11 +28,21 @@ ANSWER = "The capital of France is Paris"
 FOLLOW_UP = "Which river flows through it"
 """What the messages of the probe say: nothing that a template would escape, trim or take for its own."""
 
+_PLAIN = [
+    {"role": role, "content": content}
+    for role, content in (("user", QUESTION), ("assistant", ANSWER), ("user", FOLLOW_UP))
+]
+_CHATS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {"messages": _PLAIN, "add_generation_prompt": True},
+    "chat": {"messages": [{"role": "system", "content": SYSTEM}, *_PLAIN], "add_generation_prompt": True},
+    "open_end": {"messages": _PLAIN, "add_generation_prompt": False},
+}
 _CHILD = Path(__file__).with_name("probe_child.py")
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")  # what a Python may need to start; and the local time
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LONGEST_TEMPLATE = 1_000_000  # characters
 _MOST_NAMED = 100_000
+_TOGETHER = 200  # chats that one process renders
 
 
 @dataclass(frozen=True)
@@ -94,19 +104,40 @@ def probe(checkpoint: Checkpoint, limits: Limits | None = None) -> Probe:
     allowed, named = limits or Limits(), special_tokens(checkpoint)
     content, template = checkpoint.small.get("tokenizer.json", b""), checkpoint.chat_template
     empty, unfit = None if content else "has no content", _unfit(template)
-    request = _request(checkpoint, named, None if unfit else template, allowed)
+    request = _request(checkpoint, named, None if unfit else template, _CHATS, allowed)
     answers: dict[str, dict[str, Any]] = {}
     unavailable, end = None, ""
     try:
         if not (empty and unfit):
             answers, end = _ask(request, content, allowed)
     except OSError as error:
-        unavailable = f"no process can be started to look at it: {error.strerror}"
+        unavailable = _unstarted(error)
     facts = TokenizerFacts(**answers.get("tokenizer", {"problem": empty or end}))
     plain, chat, open_end = (
         Rendering(**answers.get(part, {"problem": unfit or end})) for part in ("plain", "chat", "open_end")
     )
     return Probe(facts, plain, chat, open_end, named, unavailable)
+
+
+def rendered(checkpoint: Checkpoint, chats: Sequence[Mapping[str, Any]]) -> Iterator[Rendering]:
+    """The text that the chat template makes of each chat (`messages`, and `tools` where it has some) for the model to
+    answer.  Whatever goes wrong is a problem in the result.
+    """
+    for start in range(0, len(chats), _TOGETHER):
+        part = {str(index): {"add_generation_prompt": True, **c} for index, c in enumerate(chats[start:][:_TOGETHER])}
+        answers, end = _rendered(checkpoint, part)
+        yield from (Rendering(**answers.get(index, {"problem": end})) for index in part)
+
+
+def _rendered(checkpoint: Checkpoint, chats: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], str]:
+    """The renderings by the names of the chats, and why there is none of the others."""
+    template, limits = checkpoint.chat_template, Limits()
+    if unfit := _unfit(template):
+        return {}, unfit
+    try:
+        return _ask(_request(checkpoint, special_tokens(checkpoint), template, chats, limits), b"", limits)
+    except OSError as error:
+        return {}, _unstarted(error)
 
 
 def special_tokens(checkpoint: Checkpoint) -> dict[str, str]:
@@ -123,12 +154,13 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
-def _request(checkpoint: Checkpoint, named: Mapping[str, str], template: str | None, limits: Limits) -> dict[str, Any]:
-    user, assistant, last = (
-        {"role": role, "content": content}
-        for role, content in (("user", QUESTION), ("assistant", ANSWER), ("user", FOLLOW_UP))
-    )
-    plain, system = [user, assistant, last], {"role": "system", "content": SYSTEM}
+def _request(
+    checkpoint: Checkpoint,
+    named: Mapping[str, str],
+    template: str | None,
+    chats: Mapping[str, Mapping[str, Any]],
+    limits: Limits,
+) -> dict[str, Any]:
     return {
         "cpu": limits.cpu,
         "memory": limits.memory,
@@ -137,12 +169,12 @@ def _request(checkpoint: Checkpoint, named: Mapping[str, str], template: str | N
         "template": template,
         "packages": _packages() if template is not None else [],
         "variables": dict(named),
-        "chats": {
-            "plain": {"messages": plain, "add_generation_prompt": True},
-            "chat": {"messages": [system, *plain], "add_generation_prompt": True},
-            "open_end": {"messages": plain, "add_generation_prompt": False},
-        },
+        "chats": chats,
     }
+
+
+def _unstarted(error: OSError) -> str:
+    return f"no process can be started to look at it: {error.strerror}"
 
 
 def _unfit(template: str | None) -> str | None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-_LONGEST = 100_000  # characters of a rendered text; ours are a few short messages
+_MORE = 100_000  # characters that a rendered text may have more than its messages
 _MARKER = re.compile(r"<\|[^<>|\s]{1,60}\|>|<\uff5c[^<>\uff5c\s]{1,60}\uff5c>|<(?:start|end)_of_turn>")
 _MOST_MARKERS = 100
 _LARGEST_ID = 2**32  # a token id has 32 bits
@@ -130,9 +130,10 @@ def _id(token: str, number: object) -> int:
 def _rendering(chat: dict[str, Any], request: dict[str, Any], ids: dict[str, int], now: datetime) -> dict[str, Any]:
     """The text as `apply_chat_template(…, tokenize=False)` gives it, and the ids of the control tokens in it."""
     template = _environment(now).from_string(request["template"])
-    text = template.render(tools=None, documents=None, **{**request["variables"], **chat})
-    if len(text) > _LONGEST:
-        raise ValueError(f"gives {len(text):,} characters for a few short messages")
+    text = template.render(**{"tools": None, "documents": None, **request["variables"], **chat})
+    said = len(json.dumps(chat))
+    if len(text) > said + _MORE:
+        raise ValueError(f"gives {len(text):,} characters for a chat of {said:,}")
     return {"text": text, "markers": _markers(text, ids)}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import NetworkUnreachable, UsageError
 
@@ -66,6 +67,7 @@ def command(
     from catalogger.serving.bench.results import GIVEN_UP, INTERRUPTED, read
     from catalogger.serving.bench.saving import files_of, save
 
+    quiet(debug=debug)
     files = files_of(places)
     earlier = None if against is None else read(against)
     steps = None if parallel is None else _numbers(parallel)

@@ -29,7 +29,7 @@ def endpoints_command(alias: str, only_behind: bool, profile: str | None, output
         return
     for one in found:
         by = f", by {one.creator}" if one.creator else ""
-        since = f", since {one.created}" if one.created else ""
+        since = f", since {one.created} UTC" if one.created else ""
         foreign = "" if one.ours else ", not made by catalogger"
         click.echo(f"{one.name}: {one.state}, {one.task or 'no task'}{by}{since}{foreign}")
         for entity in one.served:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 @click.option("--input-tokens", type=float, metavar="N", help="Of one request, on average.")
 @click.option("--output-tokens", type=float, metavar="N", help="Of one answer, on average.")
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Count these, in place of the input.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), metavar="DIR", help="The model's checkpoint folder.")
+@click.option("--tokenizer", metavar="SOURCE", help="By the tokenizer of this checkpoint: a folder or ORG/REPO.")
 @click.option("--rows", type=int, metavar="N", help="How long does a batch of so many requests take?")
 @click.option(
     "--chunk", type=int, metavar="N", help="Tokens per second of a chunk.  [default: MODEL's, as it is asked]"
 )
+@click.option("--unit-chunk", type=int, metavar="N", help="Model units of a chunk, where it is served by these.")
 @click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -37,9 +38,10 @@ def command(
     input_tokens: float | None,
     output_tokens: float | None,
     prompts: Path | None,
-    tokenizer: Path | None,
+    tokenizer: str | None,
     rows: int | None,
     chunk: int | None,
+    unit_chunk: int | None,
     profile: str | None,
     output: str,
     debug: bool,
@@ -59,27 +61,25 @@ def command(
         input_tokens, rows = _counted(prompts, tokenizer, input_tokens, rows)
     workload = _workload(requests_per_second, input_tokens, output_tokens, rows)
     if model is not None:
-        chunk = _chunk(model, chunk, profile)
-    found = size(tokens_per_second=tokens_per_second, workload=workload, chunk=chunk)
+        chunk, unit_chunk = _chunks(model, chunk, unit_chunk, profile)
+    found = size(tokens_per_second=tokens_per_second, workload=workload, chunk=chunk, unit_chunk=unit_chunk)
     if output == "json":
         emit(found.document())
     else:
         click.echo(str(found))
 
 
-def _counted(prompts: Path, tokenizer: Path | None, input_tokens: float | None, rows: int | None) -> tuple[float, int]:
-    from catalogger.serving.bench.prompts import counted_by
-    from catalogger.serving.prompts import counted
+def _counted(prompts: Path, tokenizer: str | None, input_tokens: float | None, rows: int | None) -> tuple[float, int]:
+    from catalogger.serving.prompts import count_prompts
 
     if input_tokens is not None or tokenizer is None:
         raise UsageError(
             "--prompts needs --tokenizer, and takes the place of --input-tokens.",
-            "Give the model's checkpoint folder, with its tokenizer.json.",
+            "Give the model's checkpoint: a folder, or ORG/REPO.",
         )
-    found = counted(prompts, counted_by(tokenizer)[0])
-    said = f"{found.rows} prompts of {found.average:.0f} tokens on average, {found.longest} at the most"
-    Terminal().say(f"{prompts}: {said}; what a chat template adds is not counted")
-    return found.average, rows or found.rows
+    found = count_prompts(prompts, tokenizer)
+    Terminal().say(f"{prompts}: {found}")
+    return found.average, found.rows if rows is None else rows
 
 
 def _workload(
@@ -87,25 +87,27 @@ def _workload(
 ) -> Workload | None:
     from catalogger.serving.sizing import Workload
 
-    if input_tokens is None and output_tokens is None:
-        if requests_per_second is not None or rows is not None:
+    if input_tokens is None:
+        if any(given is not None for given in (requests_per_second, output_tokens, rows)):
             raise UsageError("It is not said how large a request is.", "Give --input-tokens and --output-tokens.")
         return None
-    return Workload(input_tokens or 0, output_tokens or 0, requests_per_second, rows)
+    return Workload(input_tokens, output_tokens or 0, requests_per_second, rows)
 
 
-def _chunk(model: str, chunk: int | None, profile: str | None) -> int:
+def _chunks(
+    model: str, chunk: int | None, unit_chunk: int | None, profile: str | None
+) -> tuple[int | None, int | None]:
+    """Of tokens per second and of model units, as the workspace says; one of them is None."""
     from catalogger.remote.workspace import workspace_client
     from catalogger.serving.eligibility import eligibility
 
     said = eligibility(workspace_client(profile), model, progress=Terminal())
     unit, own = said.require()
     Terminal().say(str(said))
-    if unit == "model_units":
+    told = (own, None) if unit == "tokens_per_second" else (None, own)
+    if (chunk, unit_chunk) not in ((None, None), told):
         raise UsageError(
-            f'"{said.entity}" is served by model units, in multiples of {own}: they have no fixed rate of tokens.',
-            "Deploy one multiple, and measure it by `log-model bench`.",
+            f'The workspace says of "{said.entity}" what its chunk is: {own} {unit.replace("_", " ")}.',
+            "Leave --chunk and --unit-chunk out.",
         )
-    if chunk not in (None, own):
-        raise UsageError(f"--chunk is {chunk}, and the workspace says {own}.", "Leave --chunk out.")
-    return own
+    return told

@@ -80,6 +80,14 @@ class Capacity:
         return f"{between} tokens/s, input and output together ({self.chunks} x {self.chunk} at the most{asleep})"
 
 
+def chunks_for(rate: float, chunk: int) -> int:
+    """Whole chunks that hold a rate in tokens per second.
+
+    4.9 requests of 200 tokens are one chunk of 980, though their product is 980.0000000000001.
+    """
+    return max(1, math.ceil(round(rate / chunk, 9)))
+
+
 def capacity(eligibility: Eligibility, wish: Wish) -> Capacity:
     """The wish in the version's own unit and steps.
 
@@ -110,7 +118,7 @@ def _units(entity: str, chunk: int, wish: Wish) -> Capacity:
 
 def _tokens(chunk: int, wish: Wish) -> Capacity:
     if wish.tokens_per_second is not None:
-        enough = math.ceil(wish.tokens_per_second / chunk) * chunk
+        enough = chunks_for(wish.tokens_per_second, chunk) * chunk
         return Capacity("tokens_per_second", chunk, enough, enough, wish.scale_to_zero)
     maximum = chunk if wish.maximum is None else wish.maximum
     minimum = maximum if wish.minimum is None else wish.minimum

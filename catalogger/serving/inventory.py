@@ -163,5 +163,10 @@ def _served(one: Mapping[str, Any], shares: Mapping[str, int], version: VersionO
     number = one.get("entity_version")
     capacity = {key: one[key] for key in _CAPACITY if one.get(key) is not None}
     return ServedEntity(
-        name, model, str(number) if number else None, capacity, shares.get(name, 0), version(model) if number else None
+        name,
+        model,
+        str(number) if number else None,
+        capacity,
+        shares.get(name, 0 if shares else 100),
+        version(model) if number else None,
     )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from catalogger.errors import UsageError
+from catalogger.serving.capacity import chunks_for
 
 SHAPE = (2048, 256)
 """Input and output tokens of a request, at which rates are listed."""
@@ -64,15 +65,17 @@ class Workload:
 class Size:
     """What to provision.  Rates in tokens per second, input and output together.
 
-    `minimum` are the chunks that hold `tokens_per_second`, `maximum` one chunk more, for peaks; both None while the
-    chunk is not known.  `nominal_seconds` is how long the rows of a batch take at that rate.  `queries_left` is what
-    the workspace's limit leaves for others, in requests per second.
+    `minimum` are the chunks that hold `tokens_per_second`, `maximum` one chunk more, for peaks, as in the documented
+    sample (1960 to 2940 by chunks of 980); both None while the chunk is not known.  `unit_chunk` is the step of a model
+    that is served by model units: any multiple, and no known one for a rate.  `nominal_seconds` is how long the rows of
+    a batch take at that rate.  `queries_left` is what the workspace's limit leaves for others, in requests per second.
     """
 
     tokens_per_second: float
     chunk: int | None = None
     minimum: int | None = None
     maximum: int | None = None
+    unit_chunk: int | None = None
     workload: Workload | None = None
     nominal_seconds: float | None = None
     queries_left: float | None = None
@@ -85,12 +88,10 @@ class Size:
     def rows(self) -> list[tuple[str, str]]:
         """Label and text of each line that people read."""
         rows = [("rate", f"{self.tokens_per_second:,.0f} tokens/s, input and output together")]
-        if self.chunk and self.minimum and self.maximum:
-            chunks = self.minimum // self.chunk
-            rows.append(("chunks", f"{chunks} of {self.chunk}: --min-throughput {self.minimum} for that"))
-            rows.append(("with peaks", f"{chunks + 1} of {self.chunk}: --max-throughput {self.maximum}"))
-        else:
-            rows.append(("chunks", "not known: name a registered version, or --chunk"))
+        rows += self._capacity()
+        if self.workload:
+            one = self.workload
+            rows.append(("a request", f"{one.input_tokens:,.0f} input and {one.output_tokens:,.0f} output tokens"))
         if self.workload and self.nominal_seconds is not None:
             seconds, direction = self.nominal_seconds, self.workload.direction
             rows.append(
@@ -102,17 +103,36 @@ class Size:
             rows.append(("queries", _left(self.queries_left)))
         return rows
 
+    def _capacity(self) -> list[tuple[str, str]]:
+        if self.unit_chunk:
+            known = f"a multiple of {self.unit_chunk}; which one holds a rate is not documented"
+            return [("model units", f"{known}: deploy {self.unit_chunk}, then `log-model bench`")]
+        if not (self.chunk and self.minimum and self.maximum):
+            return [("chunks", "not known: name a registered version, or --chunk")]
+        chunks = self.minimum // self.chunk
+        return [
+            ("chunks", f"{chunks} of {self.chunk}: --min-throughput {self.minimum} for that"),
+            ("with peaks", f"{chunks + 1} of {self.chunk}: --max-throughput {self.maximum}"),
+        ]
+
     def __str__(self) -> str:
         return "\n".join(f"{label:<12} {text}" for label, text in self.rows())
 
 
-def size(*, tokens_per_second: float | None = None, workload: Workload | None = None, chunk: int | None = None) -> Size:
+def size(
+    *,
+    tokens_per_second: float | None = None,
+    workload: Workload | None = None,
+    chunk: int | None = None,
+    unit_chunk: int | None = None,
+) -> Size:
     """What a rate, or a workload, needs.
 
     tokens_per_second: the rate; without it, the workload's requests per second make it.
     chunk: tokens per second that are provisioned at a time, as the workspace says of a version (`eligibility`).
+    unit_chunk: or the model units that are.
 
-    Raises UsageError where the rate is given twice or not at all, or is none.
+    Raises UsageError where the rate is given twice or not at all, or is none, and for two kinds of chunks.
     """
     by_requests = workload.requests_per_second if workload else None
     if (tokens_per_second is None) == (by_requests is None):
@@ -125,13 +145,16 @@ def size(*, tokens_per_second: float | None = None, workload: Workload | None = 
         rate = (by_requests or 0.0) * (workload.tokens if workload else 0.0)
     if not (math.isfinite(rate) and rate > 0):
         raise UsageError(f"--tokens-per-second {rate:g} is no rate.", "Give more than 0.")
-    if chunk is not None and chunk <= 0:
-        raise UsageError(f"--chunk {chunk} is none.", "The workspace says it of a registered version.")
-    minimum = math.ceil(rate / chunk) * chunk if chunk else None
+    if chunk is not None and unit_chunk is not None:
+        raise UsageError("A model has chunks of tokens per second, or of model units.", "Give one of the two.")
+    for option, given in (("--chunk", chunk), ("--unit-chunk", unit_chunk)):
+        if given is not None and given <= 0:
+            raise UsageError(f"{option} {given} is none.", "The workspace says it of a registered version.")
+    minimum = chunks_for(rate, chunk) * chunk if chunk else None
     seconds = workload.rows * workload.tokens / rate if workload and workload.rows else None
     queries = QUERIES - rate / workload.tokens if workload else None
     maximum = minimum + chunk if minimum and chunk else None
-    return Size(rate, chunk, minimum, maximum, workload, seconds, queries)
+    return Size(rate, chunk, minimum, maximum, unit_chunk, workload, seconds, queries)
 
 
 def _expect(direction: Direction) -> str:

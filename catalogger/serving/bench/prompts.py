@@ -12,6 +12,7 @@ from typing import Any
 
 from catalogger.errors import UsageError
 from catalogger.serving.endpoint import CHAT, EMBEDDINGS
+from catalogger.serving.tokenizing import load_tokenizer
 
 _COMMON = (
     *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state"),
@@ -43,18 +44,7 @@ def counted_by(tokenizer: Path) -> tuple[Count, list[str]]:
     file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
     if not file.is_file():
         raise UsageError(f'There is no tokenizer at "{file}".', "Name a folder with tokenizer.json, or that file.")
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise UsageError(
-            "To count tokens needs tokenizers, which is not installed.", "pip install 'catalogger[bench]'"
-        ) from error
-    try:
-        loaded = Tokenizer.from_file(str(file))
-    except Exception as error:  # what the library raises has no class of its own
-        raise UsageError(f'"{file}" is no tokenizer: {error}.', "Name the tokenizer.json of the model.") from error
-    loaded.no_truncation()
-    loaded.no_padding()
+    loaded = load_tokenizer(file.read_bytes(), str(file))
 
     def count(text: str) -> int:
         return len(loaded.encode(text, add_special_tokens=False).ids)
