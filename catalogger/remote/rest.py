@@ -173,7 +173,7 @@ class Rest:
                 f'The certificate of "{self.base}" does not verify.',
                 "REQUESTS_CA_BUNDLE names the file of the authority that signed it.",
             )
-        if "UNEXPECTED_EOF" in str(error):
+        if "EOF" in str(error):  # said in more than one way, by when it comes
             return self._unreachable()
         return NetworkUnreachable(f'"{self.base}" speaks no TLS that is understood here.', "Is it an http:// address?")
 

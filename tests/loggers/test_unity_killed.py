@@ -66,7 +66,9 @@ class Machine:
         """Marks of unfinished work on runs, and folders that should have gone."""
         client = mlflow.MlflowClient(f"sqlite:///{self.work / 'mlflow.db'}")
         marks = [k for run in client.search_runs(["0"]) for k in run.data.tags if k.startswith("catalogger.logged")]
-        return marks + [f.name for f in self.work.iterdir() if f.name not in ("mlflow.db", "mlruns")]
+        # A journal beside the database is SQLite's own, which it takes away when it next needs to.
+        kept = ("mlflow.db", "mlflow.db-journal", "mlruns")
+        return marks + [f.name for f in self.work.iterdir() if f.name not in kept]
 
 
 def test_killed_at_any_moment(catalog: Catalog, zygote: Zygote, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def _serve(served: Served, name: str, recipe: str) -> None:
         recipe,
         source=served.checkpoints[name],
         name=f"main.ml.{name}",
+        tracking_uri="sqlite:///mlflow.db",
         registry_uri="databricks-uc",
         overrides=overrides,
     )

@@ -49,7 +49,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]
 
     def register(recipe: str, checkpoint: Path | str, task: str, model_type: str | None = None) -> Version:
         name = f"main.ml.{Path(checkpoint).name}"
-        outcome = log_model(recipe, source=str(checkpoint), name=name, tracking_uri=f"sqlite:///{world}/mlflow.db")
+        store = f"sqlite:///{world}/mlflow.db"  # named as both: other tests may have set a registry that is gone now
+        outcome = log_model(recipe, source=str(checkpoint), name=name, tracking_uri=store, registry_uri=store)
         assert (outcome.action, outcome.task) == ("registered", task)
         served = ServedVersion(name, int(outcome.version or 0), Path(str(outcome.location)), model_type, {})
         return Version(served, Path(checkpoint), task)

@@ -90,7 +90,7 @@ def test_an_endpoint_that_cannot_be_asked(faults: Faults, code: int, sentence: s
 
 def test_an_endpoint_that_vanishes_leaves_one_document_and_its_exit_code(work: Path) -> None:
     with LawEndpoint(QUICK, Faults(vanishes_after=10 + 3 + 1)) as endpoint:
-        done = bench(endpoint, *SMALL, "-o", "json", "--save", "run.json")
+        done = bench(endpoint, *SMALL, "--timeout", "5", "-o", "json", "--save", "run.json")
     assert done.code == 5, done.err
     assert done.document["ended"] == "endpoint gave up"
     assert json.loads((work / "run.json").read_text())["steps"][0]["answered"] == 2
@@ -100,8 +100,13 @@ def test_an_endpoint_that_vanishes_leaves_one_document_and_its_exit_code(work: P
 def test_ctrl_c_keeps_what_was_measured(endpoint: LawEndpoint, work: Path) -> None:
     arguments = ["bench", "law", *SMALL[:-4], "--parallel", "1,2,4", "--seconds", "1", "--save", "run.json"]
     environment = {**os.environ, "DATABRICKS_HOST": endpoint.url, "DATABRICKS_TOKEN": TOKEN}
+    in_a_terminal = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {START[-1]}"
     with subprocess.Popen(
-        [*START, *arguments], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*START[:-1], in_a_terminal, *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr
         for line in process.stderr:
