@@ -13,6 +13,7 @@
     ├── ProofRefused                   2   too little memory to load the model; nothing was changed
     ├── ProofFailed                    2   the model does not load, or answers wrongly; nothing was changed
     ├── NotEligible                    2   provisioned throughput does not serve the version; nothing was created
+    ├── UnitUnknown                    2   it serves the version, by a unit not known here; nothing was created
     ├── AccessDenied                   4   authentication or permission
     ├── NetworkUnreachable             5   the other side cannot be reached or does not answer in time
     │   └── StreamBroken
@@ -287,6 +288,23 @@ class NotEligible(CataloggerError):
         super().__init__(
             f'Provisioned throughput does not serve "{entity}".\nThe workspace says: {json.dumps(self.answer)}{why}',
             "Nothing was created. Choose a GPU workload, custom serving, or a model of a served family.",
+        )
+
+
+class UnitUnknown(CataloggerError):
+    """The workspace serves the version on provisioned throughput, by a unit of capacity that is not known here.
+    Nothing was created.
+    """
+
+    code = "unit-unknown"
+    exit_code = 2
+
+    def __init__(self, entity: str, answer: Mapping[str, object]) -> None:
+        self.entity, self.answer = entity, dict(answer)
+        super().__init__(
+            f'Provisioned throughput serves "{entity}", by a unit of capacity that is not known here.\n'
+            f"The workspace says: {json.dumps(self.answer)}",
+            "Nothing was created. The page of serving endpoints may offer it; a newer catalogger may know the unit.",
         )
 
 

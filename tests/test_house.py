@@ -13,7 +13,19 @@ import catalogger
 
 PACKAGE = Path(catalogger.__file__).parent
 STAIRS = [
-    *("errors", "files", "progress", "remote", "recipes", "checkpoints", "validators", "loggers", "serving", "cli"),
+    *(
+        "errors",
+        "lines",
+        "files",
+        "progress",
+        "remote",
+        "recipes",
+        "checkpoints",
+        "validators",
+        "loggers",
+        "serving",
+        "cli",
+    ),
 ]
 STRANGERS = {"loggers": "serving", "serving": "loggers"}
 """What passes between the two is a name and a version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from catalogger.serving.capacity import Capacity
     from catalogger.serving.deployment import Deployment
 
+_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
 _GATEWAY = ("fallback_config", "guardrails", "inference_table_config", "rate_limits", "usage_tracking_config")
+
+
+def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
+    """Of a number alone, or with s, m or h."""
+    said = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])?", value)
+    if said is None:
+        raise click.BadParameter(f'"{value}" is no time. Write it as 5400, 90m or 2h.')
+    return float(said[1]) * _UNITS[said[2]]
 
 
 @click.command("deploy")
@@ -34,7 +44,7 @@ _GATEWAY = ("fallback_config", "guardrails", "inference_table_config", "rate_lim
 @click.option("--ai-gateway", metavar="FILE", type=click.Path(path_type=Path), help="Its options, in YAML or JSON.")
 @click.option("--check-only", is_flag=True, help="Ask whether it could be served, and create nothing.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is ready.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, metavar="MIN", help="[default: 60 minutes]")
+@click.option("--timeout", callback=_seconds, default="60m", metavar="TIME", help="Seconds, or as 90m.  [default: 60m]")
 @click.option("--rollback", is_flag=True, help="Put the configuration before it back where an update fails.")
 @click.option("--logprobs", is_flag=True, help="Prove that it gives log probabilities.")
 @click.option("--yes", is_flag=True, help="Agree to more than four chunks.")
@@ -72,14 +82,15 @@ def run(
     ai_gateway: Path | None = None,
     check_only: bool = False,
     no_wait: bool = False,
-    timeout: float = 60.0,
+    timeout: float = 3600.0,
+    dimension: int | None = None,
     rollback: bool = False,
     logprobs: bool = False,
     yes: bool = False,
     profile: str | None = None,
     **wish: Any,
 ) -> Deployment:
-    """The deployment as the command does it; `timeout` in minutes, `wish` as for `Wish`."""
+    """The deployment as the command does it; the options as for `Terms` and `Wish`."""
     from catalogger.remote.workspace import workspace_client
     from catalogger.serving.capacity import Wish
     from catalogger.serving.deploying import Terms, deploy
@@ -87,12 +98,13 @@ def run(
     asked = Wish(**wish)
     terms = Terms(
         replace=replace,
-        traffic=dict(map(_share, traffic)),
+        traffic=_shares(traffic),
         ai_gateway=_gateway(ai_gateway) if ai_gateway else None,
         wait=not no_wait,
-        timeout=timeout * 60,
+        timeout=timeout,
         rollback=rollback,
         logprobs=logprobs,
+        dimension=dimension,
     )
     return deploy(
         workspace_client(profile),
@@ -115,11 +127,17 @@ def _consent(*, agreed: bool) -> Callable[[Capacity], bool]:
     return ask
 
 
-def _share(said: str) -> tuple[str, int]:
-    version, _, percent = said.partition("=")
-    if not version or not percent.isdecimal():
-        raise UsageError(f'--traffic "{said}" is no share.', "Write VERSION=PERCENT, as in 4=10.")
-    return version, int(percent)
+def _shares(traffic: Iterable[str]) -> dict[str, int]:
+    """Percentages by version."""
+    shares: dict[str, int] = {}
+    for said in traffic:
+        version, _, percent = said.partition("=")
+        if not version or not percent.isdecimal():
+            raise UsageError(f'--traffic "{said}" is no share.', "Write VERSION=PERCENT, as in 4=10.")
+        if version in shares:
+            raise UsageError(f'--traffic gives "{version}" two shares.', "Give it one.")
+        shares[version] = int(percent)
+    return shares
 
 
 def _gateway(file: Path) -> Mapping[str, Any]:

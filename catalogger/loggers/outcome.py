@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from catalogger.errors import human
+from catalogger.lines import as_table, as_text
 from catalogger.loggers.proof import Proof
 from catalogger.validators import Report
 
@@ -181,13 +182,12 @@ class Outcome:
         return rows
 
     def __str__(self) -> str:
-        return "\n".join(f"{label:<12} {text}" for label, text in self.rows())
+        return as_text(self.rows())
 
     def _repr_html_(self) -> str:
-        left, text = "style='text-align:left'", html.escape
-        cells = "".join(f"<tr><th {left}>{text(a)}</th><td {left}>{text(b)}</td></tr>" for a, b in self.rows())
+        text = html.escape
         found = "".join(
             f"<li><b>{f.severity} {f.code}</b> {text(f.subject)} {text(f.message)}<br><i>{text(f.fix)}</i></li>"
             for f in self.report.findings
         )
-        return f"<table>{cells}</table>" + (f"<ul>{found}</ul>" if found else "")
+        return as_table(self.rows()) + (f"<ul>{found}</ul>" if found else "")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from catalogger.errors import ProofFailed, human
+from catalogger.lines import as_text
 from catalogger.validators.rules import Report, firsts
 
 _SHOWN = 8  # numbers of an embedding
@@ -49,7 +50,7 @@ class Proof:
         return [*rows, ("answer", f"{json.dumps(_text(self.answer), ensure_ascii=False)} ({self.finish_reason})")]
 
     def __str__(self) -> str:
-        return "\n".join(f"{label:<12} {text}" for label, text in self.rows())
+        return as_text(self.rows())
 
 
 @contextmanager

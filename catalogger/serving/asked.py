@@ -97,23 +97,31 @@ def wanted(
     served: list[Fields] = []
     shares: dict[str, int] = {}
     for key, share in traffic.items():
-        if key in (entity.version, entity.served_name):
+        name = entity.served_name if key in (entity.version, entity.served_name) else by_number.get(key, key)
+        if name in shares:
+            raise UsageError(f'--traffic gives "{name}" two shares.', "Give it one.")
+        if name == entity.served_name:
             served.append({**new, "name": entity.served_name})
-            shares[entity.served_name] = share
-        elif (name := by_number.get(key, key)) in there:
+        elif name in there:
             served.append(there[name])
-            shares[name] = share
         else:
             known = ", ".join([entity.version, *(n for n in by_number if n != entity.version)])
             raise UsageError(f'--traffic names "{key}", which is not served.', f"Known are {known}.")
+        shares[name] = share
     if entity.served_name not in shares:
         raise UsageError(f"--traffic gives version {entity.version} no share.", f"Add {entity.version}=PERCENT.")
     return Configuration(tuple(served), shares)
 
 
-def endpoint_name(entity: Entity) -> str:
+def outline(name: str, model: str) -> Fields:
+    """What will be sent of a version that is yet to come: all that is known without the workspace's answer."""
+    config = {"served_entities": [{"entity_name": model}]}
+    return {"name": name, "config": config, "tags": [MADE_BY]}
+
+
+def endpoint_name(model: str) -> str:
     """The name where none is asked for: the model's own.  Raises UsageError where the workspace would not take it."""
-    return checked_name(entity.name.rpartition(".")[2])
+    return checked_name(model.rpartition(".")[2])
 
 
 def checked_name(name: str) -> str:

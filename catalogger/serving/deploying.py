@@ -16,9 +16,10 @@ from catalogger.serving.capacity import MANY, Capacity, Wish, capacity
 from catalogger.serving.deployment import Deployment
 from catalogger.serving.eligibility import asked as ask_eligibility
 from catalogger.serving.entity import registered
+from catalogger.serving.inventory import names
 from catalogger.serving.smoke import Smoke, prove
 from catalogger.serving.waiting import POLL, TIMEOUT, state_of
-from catalogger.serving.workspace import ENDPOINTS, endpoint_path, endpoint_url, found, rest_of
+from catalogger.serving.workspace import endpoint_path, endpoint_url, found, rest_of
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -30,7 +31,15 @@ _FINGERPRINT = "catalogger_fingerprint"
 
 @dataclass(frozen=True)
 class Terms:
-    """How a deployment is to go; see `deploy`."""
+    """How a deployment is to go; see `deploy`.
+
+    replace: an endpoint of this name may stop serving another model.
+    traffic: percentage of the queries of each version, by its number or by the name of its served entity.
+    ai_gateway: options of the AI gateway; what they do not name stays as it is.
+    wait, timeout, poll: whether to wait, and in seconds how long, and how long between two looks.
+    rollback: put the configuration before a failed update back.
+    logprobs, dimension: what the answer to the first query has to have.
+    """
 
     replace: bool = False
     traffic: Mapping[str, int] = field(default_factory=dict)
@@ -40,6 +49,7 @@ class Terms:
     poll: float = POLL
     rollback: bool = False
     logprobs: bool = False
+    dimension: int | None = None
 
 
 def deploy(
@@ -61,26 +71,28 @@ def deploy(
     consent: asked before a maximum of more than four chunks is created; False ends it.
 
     What is there as asked is left as it is, and nothing is sent.
-    Raises NotEligible and UsageError before anything is created; DeploymentPending where it is not ready in time, which
-    leaves the endpoint; DeploymentFailed where it cannot get ready, or answers wrongly; AccessDenied where it may not.
+    Raises NotEligible, UnitUnknown and UsageError before anything is created; DeploymentPending where it is not ready
+    in time, which leaves the endpoint; DeploymentFailed where it cannot get ready, or answers wrongly; AccessDenied
+    where it may not.
     """
     began, progress, terms = time.monotonic(), progress or Silent(), terms or Terms()
     rest = rest_of(workspace)
     wish = wish or Wish()
     if endpoint is not None:
         asked.checked_name(endpoint)
-    said = ask_eligibility(rest, registered(workspace, reference, poll=terms.poll, progress=progress))
+    entity = registered(workspace, reference, timeout=terms.timeout, poll=terms.poll, progress=progress)
+    said = ask_eligibility(rest, entity)
     size = capacity(said, wish)
     progress.say(str(said))
-    name = endpoint or asked.endpoint_name(said.entity)
+    name = endpoint or asked.endpoint_name(entity.name)
     progress.say(f"Billed by the hour: {size}")
     url = endpoint_url(workspace, name)
     if check_only:
         return Deployment("checked", name, url, said, size, "nothing was created", seconds=time.monotonic() - began)
     if size.chunks > MANY and not consent(size):
         raise UsageError(f"{size} are more than {MANY} chunks, and nobody agreed to them.", "Agree by --yes.")
-    job = _Job(rest, name, url, terms, progress, said.entity.fingerprint)
-    action, smoke = job.run(lambda present: asked.wanted(said.entity, size, terms.traffic, present))
+    job = _Job(rest, name, url, terms, progress, entity.fingerprint)
+    action, smoke = job.run(lambda present: asked.wanted(entity, size, terms.traffic, present))
     state = "ready" if terms.wait else "not waited for"
     return Deployment(action, name, url, said, size, state, smoke, tuple(job.notes), time.monotonic() - began)
 
@@ -94,6 +106,7 @@ class _Job:
         self._rest, self._name, self._url, self._terms, self._progress = rest, name, url, terms, progress
         own = [{"key": _FINGERPRINT, "value": fingerprint}] if fingerprint else []
         self._tags = [MADE_BY, *own]
+        self._creator: str | None = None
         self.notes: list[str] = []
 
     def run(self, wanted: Callable[[Configuration | None], Configuration]) -> tuple[Action, Smoke | None]:
@@ -110,14 +123,14 @@ class _Job:
             return action, None
         document = self._wait(document)
         self._put_back_where_failed(document, before)
-        return action, prove(self._rest, self._name, document.get("task"), logprobs=self._terms.logprobs)
+        return action, self._prove(document.get("task"))
 
     def _create(self, wanted: Callable[[Configuration | None], Configuration]) -> Mapping[str, Any]:
         config = wanted(None)
         self._require_no_other_spelling()
         path, body = asked.creation(self._name, config, self._tags, self._terms.ai_gateway)
         try:
-            return self._told(lambda: self._rest.call("POST", path, body))
+            return self._send("POST", path, body)
         except Refused as refused:  # made already, and the answer was lost?
             there = found(self._rest, endpoint_path(self._name))
             made = configuration((there or {}).get("pending_config") or (there or {}).get("config"))
@@ -129,18 +142,20 @@ class _Job:
         self, document: Mapping[str, Any], wanted: Callable[[Configuration | None], Configuration]
     ) -> tuple[Action, Mapping[str, Any], Configuration | None]:
         """What was done, the document now, and the configuration that served before."""
+        before, sent, self._creator = None, False, document.get("creator")
         for _ in range(_CONFLICTS):
             self._require_spelling(str(document["name"]))
             state, present = state_of(document), configuration(document.get("config"))
             target = wanted(present)
             coming = configuration(document.get("pending_config")) if state.is_updating else present
             if coming and coming.is_like(target) and not state.has_failed:
-                return "unchanged", document, present
+                # After a 409 it may be as asked because of ours, whose answer was lost.
+                return ("updated", document, before) if sent else ("unchanged", document, present)
             self._require_replaceable(coming or present, target)
             if not state.is_updating:
-                path, body = asked.update(self._name, target)
+                before, sent = present, True
                 try:
-                    return "updated", self._told(lambda: self._rest.call("PUT", path, body)), present  # noqa: B023
+                    return "updated", self._send("PUT", *asked.update(self._name, target)), before
                 except Refused as refused:
                     if refused.status != 409:
                         raise self._refused(refused) from refused
@@ -152,12 +167,14 @@ class _Job:
         """Tags and gateway, each by its own call where it is not as it should be."""
         there = {tag["key"]: tag.get("value") for tag in document.get("tags") or ()}
         missing = [tag for tag in self._tags if there.get(tag["key"]) != tag["value"]]
+        stale = sorted({_FINGERPRINT} & set(there) - {tag["key"] for tag in self._tags})  # of what it served before
         path = endpoint_path(self._name)
-        if missing:
-            self._told(lambda: self._rest.call("PATCH", f"{path}/tags", {"add_tags": missing}))
+        if missing or stale:
+            changes = {"add_tags": missing, "delete_tags": stale}
+            self._send("PATCH", f"{path}/tags", {key: change for key, change in changes.items() if change})
         gateway, present = self._terms.ai_gateway, document.get("ai_gateway") or {}
         if gateway and any(present.get(key) != value for key, value in gateway.items()):
-            self._told(lambda: self._rest.call("PUT", f"{path}/ai-gateway", gateway))
+            self._send("PUT", f"{path}/ai-gateway", {**present, **gateway})
             self.notes.append("the options of its AI gateway were set")
 
     def _wait(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -177,12 +194,14 @@ class _Job:
             waiting.require_ready(document, self._name, self._url)
             return
         self._progress.say(f"{self._name}: putting the configuration before it back")
-        path, body = asked.update(self._name, before)
-        after = self._wait(self._told(lambda: self._rest.call("PUT", path, body)))
-        done = "was put back and serves" if state_of(after).is_ready else "could not be put back"
+        try:
+            after = self._wait(self._send("PUT", *asked.update(self._name, before)))
+            done = "was put back and serves" if state_of(after).is_ready else "could not be put back"
+        except (AccessDenied, Refused) as refused:
+            done = f"could not be put back: {refused.message}"
         raise DeploymentFailed(
-            f'The update of the endpoint "{self._name}" failed: {state.messages}. The configuration before it {done}.'
-            f" The model is registered.\n{self._url}",
+            f'The update of the endpoint "{self._name}" failed: {state.messages or "it says no more"}'
+            f"\nThe configuration before it {done}. The model is registered.\n{self._url}",
             "The endpoint's page has the logs.",
         )
 
@@ -203,15 +222,9 @@ class _Job:
 
     def _require_no_other_spelling(self) -> None:
         """Raises UsageError where there is an endpoint whose name differs in case only."""
-        query: dict[str, str] = {}
-        while True:
-            page = self._rest.call("GET", ENDPOINTS, query=query)
-            for one in page.get("endpoints") or ():
-                if str(one["name"]).lower() == self._name.lower():
-                    self._require_spelling(str(one["name"]))
-            if not (token := page.get("next_page_token")):
-                return
-            query = {"page_token": str(token)}
+        for there, _ in names(self._rest):
+            if there.lower() == self._name.lower():
+                self._require_spelling(there)
 
     def _require_spelling(self, there: str) -> None:
         if there != self._name:
@@ -220,17 +233,28 @@ class _Job:
                 "Give the one or another name by --endpoint.",
             )
 
-    def _told(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _prove(self, task: str | None) -> Smoke | None:
+        terms = self._terms
+        smoke = prove(self._rest, self._name, task, logprobs=terms.logprobs, dimension=terms.dimension)
+        if smoke is None:
+            self.notes.append(f"it was asked nothing: its task is {task or 'not told'}")
+        return smoke
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Change something.  Raises AccessDenied where that may not be."""
         try:
-            return call()
+            return self._rest.call(method, path, body)
         except Refused as refused:
-            if refused.status == 403:
-                raise AccessDenied(
-                    f'"{self._rest.base}" refuses the endpoint "{self._name}": {refused.said}',
-                    "An update is checked against the rights of who created the endpoint; that cannot be changed, so a"
-                    " service principal should.",
-                ) from refused
-            raise
+            if refused.status != 403:
+                raise
+            fix = "It takes the entitlement workspace-access, and EXECUTE on the model."
+            if self._creator:
+                fix = (
+                    f"It takes CAN_MANAGE, and the rights of {self._creator}, who created the endpoint: that cannot be"
+                    " changed. Give them back, or end it and create it anew, best as a service principal."
+                )
+            said = f'"{self._rest.base}" refuses the endpoint "{self._name}": {refused.said}'
+            raise AccessDenied(said, fix) from refused
 
     def _refused(self, refused: Refused) -> DeploymentFailed:
         return DeploymentFailed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from catalogger.lines import as_table, as_text
 from catalogger.serving.capacity import Capacity
 from catalogger.serving.eligibility import Eligibility
 from catalogger.serving.smoke import Smoke
@@ -57,4 +58,7 @@ class Deployment:
         return rows + [("note", note) for note in self.notes]
 
     def __str__(self) -> str:
-        return "\n".join(f"{label:<12} {text}" for label, text in self.rows())
+        return as_text(self.rows())
+
+    def _repr_html_(self) -> str:
+        return as_table(self.rows())

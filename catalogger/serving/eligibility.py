@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from catalogger.errors import AccessDenied, CataloggerError, DeploymentFailed, NotEligible, Refused
+from catalogger.errors import AccessDenied, CataloggerError, DeploymentFailed, NotEligible, Refused, UnitUnknown
 from catalogger.progress import Progress, Silent
 from catalogger.remote.rest import Rest
 from catalogger.serving.entity import Entity, registered
@@ -50,8 +50,10 @@ class Eligibility:
         return bool(self.answer.get("optimizable"))
 
     def require(self) -> tuple[Unit, int]:
-        """The unit and its chunk.  Raises NotEligible where one of them is not known."""
+        """The unit and its chunk.  Raises NotEligible, and UnitUnknown where the unit is not known here."""
         if self.unit is None or self.chunk is None:
+            if self.eligible:
+                raise UnitUnknown(str(self.entity), self.answer)
             raise NotEligible(str(self.entity), self.answer, self.reasons)
         return self.unit, self.chunk
 
@@ -105,7 +107,7 @@ def asked(rest: Rest, entity: Entity) -> Eligibility:
         chunk = answer.get(key)
         if isinstance(chunk, int) and chunk > 0:
             return Eligibility(entity, answer, unit, chunk)
-    return Eligibility(entity, answer, reasons=("It tells no unit of capacity that is known here.",))
+    return Eligibility(entity, answer)
 
 
 def _mlmodel(rest: Rest, entity: Entity) -> Mapping[str, Any] | None:

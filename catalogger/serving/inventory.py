@@ -94,8 +94,8 @@ def endpoints(workspace: WorkspaceClient, *, alias: str = "champion") -> list[Ru
                 aliased[model] = None
         return aliased[model]
 
-    names = sorted(name for name, own in _names(rest) if not own)
-    documents = (found(rest, endpoint_path(name)) for name in names)
+    found_names = sorted(name for name, own in names(rest) if not own)
+    documents = (found(rest, endpoint_path(name)) for name in found_names)
     return [_running(document, workspace, version) for document in documents if document]
 
 
@@ -124,8 +124,8 @@ def running(workspace: WorkspaceClient, name: str) -> RunningEndpoint:
     return _running(document, workspace, lambda _: None)
 
 
-def _names(rest: Rest) -> Iterator[tuple[str, bool]]:
-    """Names, page by page, and whether each is Databricks' own."""
+def names(rest: Rest) -> Iterator[tuple[str, bool]]:
+    """Of every endpoint its name, page by page, and whether it is Databricks' own."""
     query: dict[str, str] = {}
     while True:
         page = rest.call("GET", ENDPOINTS, query=query)

@@ -50,17 +50,24 @@ class Smoke:
         return f'"{self.text}" ({self.finish_reason}{told})'
 
 
-def prove(rest: Rest, name: str, task: str | None, *, logprobs: bool = False) -> Smoke | None:
+def prove(
+    rest: Rest, name: str, task: str | None, *, logprobs: bool = False, dimension: int | None = None
+) -> Smoke | None:
     """Ask the endpoint something of its task; None where it names no task that is known here.
+
+    logprobs: its answer has to have log probabilities.  dimension: and a vector so many numbers, where that is known.
 
     Raises DeploymentFailed where the answer is none.
     """
     if task is None or task not in _QUERIES:
         return None
+    embeds = task == "llm/v1/embeddings"
     query = dict(_QUERIES[task]) | ({"logprobs": True} if logprobs else {})
     try:
+        if embeds and logprobs:
+            raise RegistryError("it serves embeddings, which have no log probabilities.")
         document = rest.call("POST", f"/serving-endpoints/{quote(name, safe='')}/invocations", query)
-        return _embedding(task, document) if task == "llm/v1/embeddings" else _text(task, document, logprobs=logprobs)
+        return _embedding(task, document, dimension) if embeds else _text(task, document, logprobs=logprobs)
     except (Refused, RegistryError) as error:
         raise _wrong(name, error) from error
 
@@ -74,10 +81,12 @@ def _text(task: str, document: Mapping[str, Any], *, logprobs: bool) -> Smoke:
     return Smoke(task, answer.text, answer.finish_reason, len(answer.logprobs))
 
 
-def _embedding(task: str, document: Mapping[str, Any]) -> Smoke:
+def _embedding(task: str, document: Mapping[str, Any], expected: int | None) -> Smoke:
     (vector,) = embeddings_of(document, 1).vectors
     if not vector or not all(map(math.isfinite, vector)) or not any(vector):
         raise RegistryError(f"its vector of {len(vector)} numbers is none.")
+    if expected not in (None, len(vector)):
+        raise RegistryError(f"its vector has {len(vector)} numbers, and the model's have {expected}.")
     return Smoke(task, dimension=len(vector), norm=math.hypot(*vector))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from catalogger.errors import DeploymentFailed, DeploymentPending
 from catalogger.progress import Progress
 from catalogger.remote.rest import Rest
-from catalogger.serving.workspace import endpoint_path
+from catalogger.serving.workspace import endpoint_path, found
 
 POLL = 10.0
 """Seconds between two looks."""
@@ -73,10 +73,11 @@ def wait(
     """The endpoint's document once no update is under way and it is ready, or once its update has ended otherwise.
 
     `seen` is the document as it was last seen; a line is told of every change.
-    Raises DeploymentPending where that takes longer than `timeout` seconds.
+    Raises DeploymentPending where that takes longer than `timeout` seconds, DeploymentFailed where somebody ends it.
     """
-    end, document, said = time.monotonic() + timeout, seen, ""
-    while True:
+    end, said = time.monotonic() + timeout, ""
+    document: Mapping[str, Any] | None = seen
+    while document is not None:
         state = state_of(document)
         if (line := str(state)) != said:
             progress.say(f"{name}: {line}")
@@ -84,10 +85,14 @@ def wait(
         if state.is_ready or state.has_failed:
             return document
         if time.monotonic() + poll > end:
-            what = f'The endpoint "{name}" is not ready after {timeout:.0f} s: {line}.'
+            what = f'The endpoint "{name}" is not ready after {timeout:.0f} s: {line.rstrip(".")}.'
             raise DeploymentPending(f"{what} The model is registered, and the endpoint stays.", url, _FIX)
         time.sleep(poll)
-        document = rest.call("GET", endpoint_path(name))
+        document = found(rest, endpoint_path(name))
+    raise DeploymentFailed(
+        f'The endpoint "{name}" is gone: somebody ended it. The model is registered.',
+        "Run the same command again: it makes it anew.",
+    )
 
 
 def require_ready(document: Mapping[str, Any], name: str, url: str) -> None:

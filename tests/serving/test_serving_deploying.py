@@ -3,89 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from databricks.sdk import WorkspaceClient
 from fakes.secrets import secret
-from testing.asking import ANN, LLAMA, OSS, TOKENS, Said, create, ranged
+from serving.deployments import QUICK, Lines, sent, serves, to
+from testing.asking import LLAMA, OSS, create, ranged
 
-from catalogger.errors import AccessDenied, DeploymentFailed, DeploymentPending, NotEligible, UsageError
+from catalogger.errors import (
+    AccessDenied,
+    DeploymentFailed,
+    DeploymentPending,
+    NotEligible,
+    RegistryError,
+    UnitUnknown,
+    UsageError,
+)
 from catalogger.serving.capacity import Capacity, Wish
 from catalogger.serving.deploying import Terms, deploy
-from catalogger.serving.deployment import Deployment
 from catalogger.serving.eligibility import eligibility
 from catalogger.serving.entity import registered
 from catalogger.testing import NO_CAPACITY, Build, Workspace
-from catalogger.testing.optimization import BOTH_UNITS, KEY_ABSENT, NOT_OPTIMIZABLE, UNIT_UNKNOWN, tokens, units
-
-QUICK = Terms(poll=0.001, timeout=5)
-WRITES = "^(POST|PUT|PATCH|DELETE) .*serving-endpoints(?!.*/invocations)"
-
-
-class Answers:
-    """The answer of a chat model, or what a test puts in its place."""
-
-    def __init__(self) -> None:
-        self.document: Mapping[str, Any] = {
-            "choices": [{"index": 0, "message": {"content": "A layer."}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
-        }
-        self.asked: list[Mapping[str, Any]] = []
-
-    def answer(self, _: object, __: str, document: Mapping[str, Any]) -> Said:
-        self.asked.append(document)
-        body = json.dumps(self.document).encode()
-        return Said(200, {"Content-Type": "application/json", "Content-Length": str(len(body))}, [body])
-
-
-class Lines:
-    """What a job says."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def bar(self, label: str, total: int) -> Any:
-        raise NotImplementedError
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def space(tmp_path: Path, answers: Answers) -> Iterator[Workspace]:
-    with Workspace(tmp_path, tokens=TOKENS, answers=answers) as workspace:
-        workspace.add_schema("main.ml")
-        workspace.serving.add_base_model(LLAMA, tokens(), versions=3)
-        workspace.serving.add_base_model(OSS, units())
-        yield workspace
-
-
-@pytest.fixture
-def client(space: Workspace) -> WorkspaceClient:
-    return WorkspaceClient(host=space.url, token=ANN)
-
-
-def to(client: WorkspaceClient, reference: str = f"{LLAMA}/1", **more: Any) -> Deployment:
-    return deploy(client, reference, endpoint="ep", **{"terms": QUICK, **more})
-
-
-def sent(space: Workspace) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(request.line, request.document) for request in space.matching(WRITES)]
-
-
-def serves(space: Workspace) -> list[tuple[str, str, dict[str, Any]]]:
-    endpoint = space.serving.endpoint("ep")
-    assert endpoint
-    assert endpoint.config
-    return [(one.entity_name, one.entity_version, one.asked) for one in endpoint.config.served]
+from catalogger.testing.optimization import BOTH_UNITS, KEY_ABSENT, NOT_OPTIMIZABLE, UNIT_UNKNOWN, tokens
 
 
 def test_tokens_per_second_are_created_by_exactly_this(space: Workspace, client: WorkspaceClient) -> None:
@@ -110,6 +50,12 @@ def test_tokens_per_second_are_created_by_exactly_this(space: Workspace, client:
             },
         )
     ]
+
+
+def test_scale_to_zero_is_sent_where_it_is_asked_for(space: Workspace, client: WorkspaceClient) -> None:
+    to(client, wish=Wish(scale_to_zero=True))
+    throughput = {"min_provisioned_throughput": 980, "max_provisioned_throughput": 980}
+    assert serves(space)[0][2] == {**throughput, "scale_to_zero_enabled": True}
 
 
 def test_model_units_are_created_by_exactly_this(space: Workspace, client: WorkspaceClient) -> None:
@@ -176,6 +122,17 @@ def test_the_content_of_the_version_is_in_the_tags(space: Workspace, client: Wor
     assert endpoint.tags == {"made_by": "catalogger", "catalogger_fingerprint": "0b1c"}
 
 
+def test_the_tag_of_content_that_is_served_no_longer_goes(space: Workspace, client: WorkspaceClient) -> None:
+    model = space.model(LLAMA)
+    assert model
+    model.versions[1].comment = "(catalogger: shape 0a, fingerprint 0b1c)"
+    to(client)
+    to(client, f"{LLAMA}/2")
+    endpoint = space.serving.endpoint("ep")
+    assert endpoint
+    assert endpoint.tags == {"made_by": "catalogger"}
+
+
 def test_every_change_of_state_is_told_once_with_the_entities_message(
     space: Workspace, client: WorkspaceClient
 ) -> None:
@@ -213,6 +170,8 @@ def test_a_failure_for_want_of_capacity_is_pending_too(space: Workspace, client:
     space.serving.order("ep", Build("failed", message="Timed out: no GPU capacity."))
     with pytest.raises(DeploymentPending, match="account team"):
         to(client)
+    assert to(client).action == "updated"
+    assert serves(space)[0][:2] == (LLAMA, "1")
 
 
 def test_a_failed_creation_says_that_nothing_is_served(space: Workspace, client: WorkspaceClient) -> None:
@@ -251,6 +210,14 @@ def test_rollback_puts_the_configuration_before_it_back(space: Workspace, client
     assert serves(space)[0][2]["max_provisioned_throughput"] == 1960
 
 
+def test_a_rollback_that_is_refused_hides_no_failure(space: Workspace, client: WorkspaceClient) -> None:
+    to(client)
+    space.serving.order("ep", Build("failed", message="Not healthy."))
+    space.order.fail("PUT .*/config", 400, skip=1)
+    with pytest.raises(DeploymentFailed, match=r"Not healthy\.\nThe .* could not be put back: .*ordered fault 400"):
+        to(client, f"{LLAMA}/2", terms=Terms(poll=0.001, timeout=5, rollback=True))
+
+
 def test_an_update_of_somebody_else_is_waited_for(space: Workspace, client: WorkspaceClient) -> None:
     to(client)
     space.serving.interfere("ep", Build(looks=3))
@@ -268,6 +235,26 @@ def test_a_creation_whose_answer_is_lost_is_no_error(space: Workspace, client: W
     space.order.reset("POST .*serving-endpoints", "after")
     assert to(client).action == "created"
     assert space.serving.names == ["ep"]
+
+
+def test_an_update_whose_answer_is_lost_is_an_update(space: Workspace, client: WorkspaceClient) -> None:
+    to(client)
+    space.order.reset("PUT .*/config", "after")
+    assert to(client, f"{LLAMA}/2").action == "updated"
+    assert serves(space)[0][1] == "2"
+
+
+def test_an_endpoint_that_somebody_ends_is_waited_for_no_longer(space: Workspace, client: WorkspaceClient) -> None:
+    space.serving.order("ep", Build("never"))
+
+    class Ending(Lines):
+        def say(self, text: str) -> None:
+            super().say(text)
+            if "DEPLOYMENT_CREATING" in text:
+                space.serving.delete("ann@example.com", "ep")
+
+    with pytest.raises(DeploymentFailed, match="is gone"):
+        to(client, progress=Ending())
 
 
 def test_other_models_are_replaced_only_where_that_is_agreed(space: Workspace, client: WorkspaceClient) -> None:
@@ -304,6 +291,7 @@ def test_traffic_is_split_between_versions(space: Workspace, client: WorkspaceCl
         ({"1": 90, "2": 20}, "sum up to 110"),
         ({"1": 100}, "gives version 2 no share"),
         ({"7": 50, "2": 50}, '"7", which is not served'),
+        ({"2": 50, "llama-2": 50}, '"llama-2" two shares'),
     ],
 )
 def test_traffic_that_does_not_add_up_is_refused(
@@ -323,6 +311,16 @@ def test_gateway_options_go_along_and_are_set_where_they_differ(space: Workspace
     off = {"usage_tracking_config": {"enabled": False}}
     assert to(client, terms=Terms(ai_gateway=off, poll=0.001)).action == "unchanged"
     assert sent(space)[1:] == [("PUT /api/2.0/serving-endpoints/ep/ai-gateway", off)]
+
+
+def test_what_the_gateways_file_does_not_name_stays(space: Workspace, client: WorkspaceClient) -> None:
+    limits = [{"calls": 10, "key": "user", "renewal_period": "minute"}]
+    to(client, terms=Terms(ai_gateway={"rate_limits": limits}, poll=0.001))
+    usage = {"usage_tracking_config": {"enabled": True}}
+    to(client, terms=Terms(ai_gateway=usage, poll=0.001))
+    endpoint = space.serving.endpoint("ep")
+    assert endpoint
+    assert endpoint.gateway == {"rate_limits": limits, **usage}
 
 
 def test_more_than_four_chunks_are_asked_about(space: Workspace, client: WorkspaceClient) -> None:
@@ -367,13 +365,22 @@ def test_the_answer_of_the_workspace_says_the_unit(
     assert sent(space) == []
 
 
-@pytest.mark.parametrize("answer", [NOT_OPTIMIZABLE, KEY_ABSENT, UNIT_UNKNOWN])
+@pytest.mark.parametrize("answer", [NOT_OPTIMIZABLE, KEY_ABSENT])
 def test_nothing_is_created_for_what_is_not_eligible(space: Workspace, client: WorkspaceClient, answer: Any) -> None:
     space.serving.servable.answers[LLAMA] = answer
     said = eligibility(client, f"{LLAMA}/1")
-    assert (said.eligible, said.unit) == (bool(answer.get("optimizable")), None)
+    assert (said.eligible, said.unit) == (False, None)
     assert json.dumps(dict(answer)) in str(said)
     with pytest.raises(NotEligible) as caught:
+        to(client)
+    assert caught.value.exit_code == 2
+    assert sent(space) == []
+
+
+def test_a_unit_that_nobody_knows_is_not_called_not_eligible(space: Workspace, client: WorkspaceClient) -> None:
+    space.serving.servable.answers[LLAMA] = UNIT_UNKNOWN
+    assert eligibility(client, f"{LLAMA}/1").eligible
+    with pytest.raises(UnitUnknown, match=r"serves .* by a unit of capacity that is not known") as caught:
         to(client)
     assert caught.value.exit_code == 2
     assert sent(space) == []
@@ -399,7 +406,13 @@ def test_capacity_that_is_none_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("wish", "words"), [({"units": 70}, "Give 50 or 100"), ({"units": 0}, "no capacity"), ({"maximum": 980}, "units")]
+    ("wish", "words"),
+    [
+        ({"units": 70}, "Give 50 or 100"),
+        ({"units": 0}, "no capacity"),
+        ({"maximum": 980}, "units"),
+        ({"scale_to_zero": True}, "no scale to zero"),
+    ],
 )
 def test_units_that_are_none_are_refused(
     space: Workspace, client: WorkspaceClient, wish: dict[str, Any], words: str
@@ -479,6 +492,18 @@ def test_a_version_is_waited_for_until_it_is_ready(space: Workspace, client: Wor
     assert lines.said == [f"Waiting for {LLAMA}/1: PENDING_REGISTRATION"]
 
 
+def test_a_version_that_does_not_get_ready_is_not_deployed(space: Workspace, client: WorkspaceClient) -> None:
+    model = space.model(LLAMA)
+    assert model
+    model.versions[1].status = "PENDING_REGISTRATION"
+    with pytest.raises(RegistryError, match="is PENDING_REGISTRATION still"):
+        to(client, terms=Terms(poll=0.001, timeout=0.01))
+    model.versions[1].status = "FAILED_REGISTRATION"
+    with pytest.raises(RegistryError, match=r"The registration of .* failed"):
+        to(client)
+    assert sent(space) == []
+
+
 def test_a_workspace_without_provisioned_throughput_says_so(space: Workspace, client: WorkspaceClient) -> None:
     space.serving.throughput = False
     with pytest.raises(DeploymentFailed, match="provisioned throughput is not supported"):
@@ -495,32 +520,10 @@ def test_a_region_without_serving_says_so(space: Workspace, client: WorkspaceCli
 def test_a_creator_who_left_is_told(space: Workspace, client: WorkspaceClient) -> None:
     to(client)
     space.serving.leave("ann@example.com")
-    with pytest.raises(AccessDenied, match="ann@example"):
+    with pytest.raises(AccessDenied, match=r"the rights of ann@example\.com, who created the endpoint"):
         to(client, f"{LLAMA}/2")
 
 
 def test_a_token_that_is_none(space: Workspace) -> None:
     with pytest.raises(AccessDenied):
         to(WorkspaceClient(host=space.url, token=secret("nobody", "databricks")))
-
-
-def test_an_answer_that_is_none_fails_the_deployment(
-    space: Workspace, client: WorkspaceClient, answers: Answers
-) -> None:
-    answers.document = {"choices": []}
-    with pytest.raises(DeploymentFailed, match="does not answer as it should"):
-        to(client)
-    assert space.serving.names == ["ep"]
-
-
-def test_log_probabilities_are_proved_where_they_are_asked_for(
-    space: Workspace, client: WorkspaceClient, answers: Answers
-) -> None:
-    with pytest.raises(DeploymentFailed, match="no log probabilities"):
-        to(client, terms=Terms(logprobs=True, poll=0.001))
-    content = [{"token": "A", "logprob": -0.5}]
-    choice = {"message": {"content": "A"}, "finish_reason": "length", "logprobs": {"content": content}}
-    answers.document = {"choices": [choice]}
-    done = to(client, terms=Terms(logprobs=True, poll=0.001))
-    assert done.smoke
-    assert (done.smoke.logprobs, answers.asked[-1]["logprobs"]) == (1, True)
