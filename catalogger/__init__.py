@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from catalogger.checkpoints import Checkpoint, open_source
     from catalogger.errors import CataloggerError
+    from catalogger.fleet.outcome import EntryOutcome, SyncOutcome
+    from catalogger.fleet.schema import schema
+    from catalogger.fleet.sync import sync
     from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
     from catalogger.recipes import Recipe, load_recipe
     from catalogger.serving.bench.load_test import load_test
@@ -35,6 +38,7 @@ __all__ = [
     "Deployment",
     "Eligibility",
     "Endpoint",
+    "EntryOutcome",
     "Finding",
     "LoadTest",
     "Outcome",
@@ -44,6 +48,7 @@ __all__ = [
     "Report",
     "RunningEndpoint",
     "Size",
+    "SyncOutcome",
     "Terms",
     "Wish",
     "Workload",
@@ -57,7 +62,9 @@ __all__ = [
     "load_test",
     "log_model",
     "open_source",
+    "schema",
     "size",
+    "sync",
     "teardown",
 ]
 
@@ -68,6 +75,7 @@ _HOME = {
     "Deployment": "serving.deployment",
     "Eligibility": "serving.eligibility",
     "Endpoint": "serving.endpoint",
+    "EntryOutcome": "fleet.outcome",
     "Finding": "validators",
     "LoadTest": "serving.bench.results",
     "Outcome": "loggers",
@@ -77,6 +85,7 @@ _HOME = {
     "Report": "validators",
     "RunningEndpoint": "serving.inventory",
     "Size": "serving.sizing",
+    "SyncOutcome": "fleet.outcome",
     "Terms": "serving.deploying",
     "Wish": "serving.capacity",
     "Workload": "serving.sizing",
@@ -90,7 +99,9 @@ _HOME = {
     "load_test": "serving.bench.load_test",
     "log_model": "loggers",
     "open_source": "checkpoints",
+    "schema": "fleet.schema",
     "size": "serving.sizing",
+    "sync": "fleet.sync",
     "teardown": "serving.inventory",
 }
 

@@ -16,6 +16,8 @@ STAIRS = [
     *(
         "errors",
         "lines",
+        "quiet",
+        "page",
         "files",
         "progress",
         "remote",
@@ -24,6 +26,7 @@ STAIRS = [
         "validators",
         "loggers",
         "serving",
+        "fleet",
         "cli",
     ),
 ]

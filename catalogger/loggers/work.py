@@ -18,7 +18,7 @@ from catalogger.files.place import Weights, existing
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel
 from catalogger.loggers.glance import artifacts_to_be, may_hold
-from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path, stand_at
+from catalogger.loggers.layout import Layout, fingerprint, layout, remembered, shape_digest, source_path, stand_at
 from catalogger.loggers.lock import registration_lock
 from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.outcome import Moved, Outcome, Plan
@@ -289,12 +289,7 @@ class Work:
         transformers = mlmodel.wanted_version("transformers", recipe.recipe.transformers)
         self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, transformers)
         plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
-        if checkpoint.root is not None:
-            remembered = {
-                i.weights: self.request.memory.recall(source_path(checkpoint, i)) for i in plain.weights if not i.sha256
-            }
-            plain = plain.with_digests({w: d for w, d in remembered.items() if w and d})
-        self.layout = plain
+        self.layout = remembered(plain, checkpoint, self.request.memory)
 
     @contextmanager
     def _begun_early(self, *, alone: bool) -> Iterator[None]:
