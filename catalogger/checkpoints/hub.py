@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import os
 import random
 import re
@@ -31,9 +32,11 @@ from catalogger.errors import (
     DiskError,
     NetworkUnreachable,
     RepositoryNotFound,
+    UsageError,
     human,
 )
 from catalogger.files.digests import DigestMemory, git_blob, hash_file
+from catalogger.files.rate import limit, pace
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONNECTIONS = 8
@@ -259,7 +262,30 @@ def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
 def _download(origin: Origin, path: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    return Path(_patiently(lambda: hf_hub_download(origin.location, path, revision=origin.revision)))
+    more = {"tqdm_class": _paced()} if limit() else {}
+    return Path(_patiently(lambda: hf_hub_download(origin.location, path, revision=origin.revision, **more)))
+
+
+def _paced() -> type[Any]:
+    """A bar that shows nothing and lets no more bytes pass than the limit allows.
+
+    Raises UsageError where this huggingface_hub takes none.
+    """
+    from huggingface_hub import hf_hub_download
+    from tqdm import tqdm
+
+    if "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
+        raise UsageError("--max-rate needs a newer huggingface_hub.", "pip install 'huggingface_hub>=1.0'")
+
+    class Paced(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *_: Any, **given: Any) -> None:
+            super().__init__(total=given.get("total"), disable=True)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            pace(int(n or 0))
+            return None
+
+    return Paced
 
 
 def _patiently(call: Callable[[], Any]) -> Any:

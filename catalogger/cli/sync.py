@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from catalogger.fleet.outcome import SyncOutcome
 
 
+_UNITS = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Of a number with a unit, in powers of ten."""
+    if value is None:
+        return None
+    said = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB)?(?:/S)?", value.upper())
+    if said is None:
+        raise click.BadParameter(f'"{value}" is no size. Write it as 200MB.')
+    return float(said[1]) * _UNITS[said[2] or "B"]
+
+
 @click.command("sync")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @click.option("--var", "variables", multiple=True, metavar="K=V", help="Value of ${K}; may be repeated.")
@@ -24,6 +38,9 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--check", is_flag=True, help="As --dry-run, and exit 3 where something would change.")
 @click.option("--jobs", type=int, default=1, metavar="N", help="Entries that are done at a time.  [default: 1]")
+@click.option(
+    "--max-rate", callback=_bytes, metavar="SIZE", help="Bytes per second that all jobs together move, as 200MB."
+)
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Also write the report as HTML.")
 @click.option(
     "--publish", metavar="KEY", help="Set the names that would change as a task value of the Databricks job (dry runs)."

@@ -81,8 +81,11 @@ class Disks:
 class Crew:
     """At most so many workers, each started when it is needed first."""
 
-    def __init__(self, size: int, progress: Progress, *, debug: bool = False) -> None:
+    def __init__(
+        self, size: int, progress: Progress, environment: Mapping[str, str] | None = None, *, debug: bool = False
+    ) -> None:
         self._size, self._progress, self._debug = size, progress, debug
+        self._environment = {**os.environ, **(environment or {})}
         self._disks = Disks(_free)
         self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
@@ -154,7 +157,7 @@ class Crew:
     def _worker(self) -> _Worker:
         with suppress(queue.Empty):
             return self._idle.get_nowait()
-        worker = _Worker(debug=self._debug)
+        worker = _Worker(self._environment, debug=self._debug)
         self._workers.append(worker)
         return worker
 
@@ -162,10 +165,16 @@ class Crew:
 class _Worker:
     """One process.  It is in a session of its own, so that Ctrl-C reaches it by us only, once."""
 
-    def __init__(self, *, debug: bool) -> None:
+    def __init__(self, environment: Mapping[str, str], *, debug: bool) -> None:
         command = [sys.executable, "-m", "catalogger.fleet.worker", *(["--debug"] if debug else [])]
         self._process = subprocess.Popen(  # noqa: S603  our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
+            command,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
         )
         self._jobs = 0
 

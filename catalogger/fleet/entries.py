@@ -1,4 +1,4 @@
-"""One manifest file to its entries: variables, defaults, what each entry asks for, and everything that is wrong with it.
+"""One manifest file to its entries: variables, defaults, what each asks for, and everything that is wrong with it.
 
 A manifest is untrusted: it reaches no file outside its folder but the sources that it names by absolute path, and no
 variable of the environment but those that are meant for it.

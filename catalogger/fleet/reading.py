@@ -1,4 +1,4 @@
-"""Manifest files, and those that they include, to what they want; everything that is wrong with all of them, at once."""
+"""Manifest files, and those that they include, to what they want; all that is wrong with any of them, at once."""
 
 from __future__ import annotations
 

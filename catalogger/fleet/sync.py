@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from catalogger.errors import UsageError, masked
+from catalogger.files.rate import Rate
 from catalogger.fleet.crew import Crew, Done, Task
 from catalogger.fleet.entries import Consent
 from catalogger.fleet.outcome import Action, EntryOutcome, SyncOutcome
@@ -27,6 +29,7 @@ def sync(
     only: Sequence[str] = (),
     dry_run: bool = False,
     jobs: int = 1,
+    max_rate: float | None = None,
     tracking_uri: str | None = None,
     registry_uri: str | None = None,
     trust_remote_code: bool = False,
@@ -39,6 +42,7 @@ def sync(
     variables: values of `${NAME}` in the manifests.
     only: names of the entries to look at; all of them by default.
     jobs: how many entries are done at a time, each in a process of its own.
+    max_rate: bytes per second that all of them together fetch, and send, to other machines.
     trust_remote_code, allow_pickle: consent to what entries ask for; a manifest alone does not give it.
 
     Every entry is planned before any is done.  The failure of one is in its outcome and ends no other.
@@ -47,22 +51,28 @@ def sync(
     began, progress = time.monotonic(), progress or Silent()
     if jobs < 1:
         raise UsageError(f"--jobs {jobs} is no number of jobs.", "Give 1 or more.")
+    if max_rate is not None and not max_rate > 0:
+        raise UsageError(f"--max-rate {max_rate:g} lets nothing through.", "Give bytes per second, as 200MB.")
     files = [manifests] if isinstance(manifests, str | Path) else list(manifests)
     wish = read_manifests(files, variables or {}, Consent(trust_remote_code, allow_pickle)).only(only)
     run = _Run(wish, choose_stores(tracking_uri, registry_uri), progress, dry_run=dry_run)
-    with _crew(jobs, progress, debug=debug) as crew:
+    with _crew(jobs, progress, max_rate, debug=debug) as crew:
         outcome = run.through(crew)
         outcome = replace(outcome, seconds=time.monotonic() - began)
         return run.recorded(outcome, crew)
 
 
 @contextmanager
-def _crew(jobs: int, progress: Progress, *, debug: bool) -> Iterator[Crew]:
-    crew = Crew(jobs, progress, debug=debug)
-    try:
-        yield crew
-    finally:
-        crew.close()
+def _crew(jobs: int, progress: Progress, max_rate: float | None, *, debug: bool) -> Iterator[Crew]:
+    with tempfile.NamedTemporaryFile(prefix="catalogger-rate-") as file:
+        rate = Rate(max_rate, Path(file.name)) if max_rate else None
+        # Xet's own client fetches past the pace
+        environment = {**rate.environment(), "HF_HUB_DISABLE_XET": "1"} if rate else {}
+        crew = Crew(jobs, progress, environment, debug=debug)
+        try:
+            yield crew
+        finally:
+            crew.close()
 
 
 class _Run:
