@@ -19,7 +19,7 @@ from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel, unfinished
 from catalogger.loggers.glance import artifacts_to_be, may_hold
 from catalogger.loggers.layout import Layout, fingerprint, layout, remembered, shape_digest, source_path, stand_at
-from catalogger.loggers.lock import registration_lock
+from catalogger.loggers.lock import make_embedded, registration_lock
 from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.package import manifest, point_at, pointer, restore
@@ -92,7 +92,7 @@ class Work:
             self._begun_early(alone=alone),
         ):
             if not self._sends:
-                with self._stores():
+                with self._stores(make=True):
                     registry = MlflowRegistry(request.stores)
                     return self._unchanged(registry) or self._log_and_register(registry)
             unity = open_unity(
@@ -106,11 +106,13 @@ class Work:
                 return unchanged  # before MLflow is imported, which takes seconds
             if request.stores.kind == "oss" and (self._root() or "file:").startswith("file:"):
                 self._begin_hashing()
-            with self._packing(alone=alone), self._stores():
+            with self._packing(alone=alone), self._stores(make=True):
                 return self._log_and_send(unity)
 
     @contextmanager
-    def _stores(self) -> Iterator[None]:
+    def _stores(self, *, make: bool = False) -> Iterator[None]:
+        if make:
+            make_embedded(self.request.stores)
         with pointed_at(self.request.stores), translated(self.request.stores):
             yield
 
