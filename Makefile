@@ -22,7 +22,7 @@ demo-load: demo  ## load the registered model and print an embedding (brings tor
 	  print(len(answer['data'][0]['embedding']), 'numbers:', answer['data'][0]['embedding'][:4])"
 
 test: .venv/ready lint  ## everything that must hold
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/ready  ## style and types
 	$(BIN)/ruff format --check .
