@@ -37,7 +37,10 @@ def make_embedded(stores: Stores) -> None:
     """Make the tables of an SQLite store that is not there yet, where no other process is at it: MLflow's own making
     fails for the second of two.
     """
-    if not (stores.file or sqlite_file(stores.registry_uri)) or (file := _opened(f"{stores.tracking_uri} {stores.registry_uri}")) is None:
+    if not (stores.file or sqlite_file(stores.registry_uri)):
+        return
+    file = _opened(f"{stores.tracking_uri} {stores.registry_uri}")
+    if file is None:
         return
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)

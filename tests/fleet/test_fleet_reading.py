@@ -210,7 +210,7 @@ def test_a_cycle_of_includes(work: Path) -> None:
 
 def test_a_file_that_is_included_twice(work: Path) -> None:
     write("models: [{recipe: bge-small}]\n", "b.yaml")
-    assert ("b.yaml", None, "", "is there twice") in refused(write("include: [b.yaml, '*b.yaml']\nmodels: []\n"))
+    assert ("b.yaml", None, "include", "is there twice") in refused(write("include: [b.yaml, '*b.yaml']\nmodels: []\n"))
 
 
 @pytest.mark.parametrize(
