@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from catalogger.checkpoints import Checkpoint, open_source
+    from catalogger.cli.output import Terminal
     from catalogger.errors import CataloggerError
     from catalogger.fleet.outcome import EntryOutcome, SyncOutcome
     from catalogger.fleet.schema import schema
     from catalogger.fleet.sync import sync
     from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
+    from catalogger.notebook import local_disk, parameters
     from catalogger.recipes import Recipe, load_recipe
     from catalogger.serving.bench.load_test import load_test
     from catalogger.serving.bench.results import LoadTest
@@ -49,6 +51,7 @@ __all__ = [
     "RunningEndpoint",
     "Size",
     "SyncOutcome",
+    "Terminal",
     "Terms",
     "Wish",
     "Workload",
@@ -60,8 +63,10 @@ __all__ = [
     "lint",
     "load_recipe",
     "load_test",
+    "local_disk",
     "log_model",
     "open_source",
+    "parameters",
     "schema",
     "size",
     "sync",
@@ -86,6 +91,7 @@ _HOME = {
     "RunningEndpoint": "serving.inventory",
     "Size": "serving.sizing",
     "SyncOutcome": "fleet.outcome",
+    "Terminal": "cli.output",
     "Terms": "serving.deploying",
     "Wish": "serving.capacity",
     "Workload": "serving.sizing",
@@ -97,8 +103,10 @@ _HOME = {
     "lint": "loggers",
     "load_recipe": "recipes",
     "load_test": "serving.bench.load_test",
+    "local_disk": "notebook",
     "log_model": "loggers",
     "open_source": "checkpoints",
+    "parameters": "notebook",
     "schema": "fleet.schema",
     "size": "serving.sizing",
     "sync": "fleet.sync",
