@@ -7,7 +7,17 @@ from importlib import metadata
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.loggers.mlmodel import base_model
-from catalogger.loggers.registry import ARCHITECTURE, CHAT_TEMPLATE, FINGERPRINT, SHAPE, TASK
+from catalogger.loggers.registry import (
+    ARCHITECTURE,
+    ASKED_REVISION,
+    CHAT_TEMPLATE,
+    FINGERPRINT,
+    REVISION,
+    SHAPE,
+    SOURCE,
+    SOURCE_KIND,
+    TASK,
+)
 from catalogger.recipes import NamedRecipe
 
 
@@ -30,9 +40,10 @@ def version_tags(
         "catalogger.recipe": recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
         TASK: recipe.recipe.task,
-        "catalogger.source": origin.asked if origin.kind != "hub" else origin.location,
-        "catalogger.source_kind": origin.kind,
-        "catalogger.revision": origin.revision,
+        SOURCE: origin.asked if origin.kind != "hub" else origin.location,
+        SOURCE_KIND: origin.kind,
+        REVISION: origin.revision,
+        ASKED_REVISION: (origin.asked.partition("@")[2] or "main") if origin.kind == "hub" else None,
         "catalogger.base_model": base_model(recipe, checkpoint),
         ARCHITECTURE: checkpoint.architecture,
         "catalogger.dtype": checkpoint.dtype,

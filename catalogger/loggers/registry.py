@@ -14,6 +14,11 @@ SHAPE = "catalogger.shape"
 TASK = "catalogger.task"
 ARCHITECTURE = "catalogger.architecture"
 CHAT_TEMPLATE = "catalogger.chat_template_sha256"
+SOURCE = "catalogger.source"
+SOURCE_KIND = "catalogger.source_kind"
+REVISION = "catalogger.revision"
+ASKED_REVISION = "catalogger.asked_revision"
+"""The branch or tag as it was written, `main` where none was."""
 
 
 @dataclass(frozen=True)
