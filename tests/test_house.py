@@ -24,6 +24,7 @@ STAIRS = [
         "validators",
         "loggers",
         "serving",
+        "fleet",
         "cli",
     ),
 ]

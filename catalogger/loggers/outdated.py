@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from catalogger.checkpoints.hub import branches
@@ -130,15 +130,15 @@ def _recorded(keeper: Keeper, name: str, *, named: bool) -> Freshness | None:
 def _sorted(one: Freshness, kind: str | None) -> Freshness:
     """By what the tags alone say: whether the Hub has to be asked."""
     if kind is None:
-        return _but(one, "not checked", "its source is not recorded")
+        return replace(one, why="its source is not recorded")
     if kind != "hub":
         words = {"folder": "a folder has no commits", "memory": "it was in memory", "package": "a distribution's files"}
-        return _but(one, "not checked", f"{words.get(kind, kind)}, and is not compared")
+        return replace(one, why=f"{words.get(kind, kind)}, and is not compared")
     if one.recorded is None or one.asked is None:
-        return _but(one, "not checked", "its commit and branch are not recorded")
+        return replace(one, why="its commit and branch are not recorded")
     if one.recorded.startswith(one.asked):
-        return _but(one, "pinned", f"it was asked for by its commit {_short(one.recorded)}")
-    return _but(one, "behind", "")
+        return replace(one, state="pinned", why=f"it was asked for by its commit {_short(one.recorded)}")
+    return replace(one, state="behind")
 
 
 def _asked(repo: str) -> dict[str, str] | CataloggerError:
@@ -154,15 +154,11 @@ def _judged(one: Freshness, now: dict[str, dict[str, str] | CataloggerError]) ->
         return one
     told = now[one.source]
     if isinstance(told, CataloggerError):
-        return _but(one, "not checked", told.message)
+        return replace(one, state="not checked", why=told.message)
     commit = told.get(one.asked or "")
     if commit is None:
-        return _but(one, "not checked", f'the repository has no branch or tag "{one.asked}" any more')
-    return _but(one, "up to date" if commit == one.recorded else "behind", "", commit)
-
-
-def _but(one: Freshness, state: State, why: str, now: str | None = None) -> Freshness:
-    return Freshness(**{**asdict(one), "aliases": one.aliases, "state": state, "why": why, "now": now})
+        return replace(one, state="not checked", why=f'the repository has no branch or tag "{one.asked}" any more')
+    return replace(one, state="up to date" if commit == one.recorded else "behind", now=commit)
 
 
 def _short(commit: str | None) -> str:
