@@ -4,6 +4,7 @@
     ├── UsageError                     2   the request itself is wrong; nothing was changed
     │   ├── RecipeNotFound
     │   ├── RecipeInvalid
+    │   ├── ManifestInvalid
     │   ├── NameInvalid
     │   └── SourceInvalid
     ├── CheckpointError                2   the source is no usable checkpoint; nothing was changed
@@ -107,6 +108,23 @@ class RecipeInvalid(UsageError):
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(
             f"The recipe {file} has {count}:\n" + "\n".join(lines), "`log-model recipes NAME` shows one that is right."
+        )
+
+
+class ManifestInvalid(UsageError):
+    """Manifest files that break the schema, or name what is not there.  `problems` holds every one of them as (file,
+    line, key, text).
+    """
+
+    code = "manifest-invalid"
+
+    def __init__(self, problems: Sequence[tuple[str, int | None, str, str]], fix: str = "") -> None:
+        self.problems = tuple(problems)
+        lines = [f"  {_place(file, line)}: {key + ': ' if key else ''}{text}" for file, line, key, text in problems]
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(
+            f"The manifest has {count}:\n" + "\n".join(lines),
+            fix or "`log-model schema manifest` prints what it may hold; editors complete and check by it.",
         )
 
 

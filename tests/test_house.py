@@ -16,6 +16,8 @@ STAIRS = [
     *(
         "errors",
         "lines",
+        "quiet",
+        "page",
         "files",
         "progress",
         "remote",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import RegistryError
+from catalogger.quiet import quiet
 
 
 @click.command("verify")

@@ -20,9 +20,10 @@ from catalogger.files.temporary import temporary
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.registries import Upload, look
+from catalogger.loggers.request import LATER, Request, Tracking
 from catalogger.loggers.stores import Stores, choose_stores, require_reachable
 from catalogger.loggers.unity_databricks import fits_unity_catalog
-from catalogger.loggers.work import LATER, Request, Tracking, work_on
+from catalogger.loggers.work import work_on
 from catalogger.progress import Progress, Silent
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Target, check_alias, check_name, default_name, environment, run_rules

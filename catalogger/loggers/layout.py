@@ -13,6 +13,7 @@ from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.facts import INDEX
 from catalogger.checkpoints.logged import TOKENIZER_FOLDER
 from catalogger.checkpoints.selection import TOKENIZER, is_licence, select
+from catalogger.files.digests import DigestMemory
 from catalogger.loggers.stores import local_folder
 from catalogger.recipes import Recipe
 
@@ -106,6 +107,14 @@ def effect(recipe: Recipe, flavor: Mapping[str, Any]) -> Mapping[str, Any]:
 def digest_of(effect: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
     """One digest over the recipe's effect and what is known of every file."""
     return hashlib.sha256(json.dumps({**effect, "files": sorted(files)}, sort_keys=True).encode()).hexdigest()
+
+
+def remembered(staged: Layout, checkpoint: Checkpoint, memory: DigestMemory) -> Layout:
+    """The layout with the digests of weight files on this machine that were hashed before, and are as they were."""
+    if checkpoint.root is None:
+        return staged
+    known = {i.weights: memory.recall(source_path(checkpoint, i)) for i in staged.weights if not i.sha256}
+    return staged.with_digests({weights: digest for weights, digest in known.items() if weights and digest})
 
 
 def source_path(checkpoint: Checkpoint, item: Item) -> Path:

@@ -19,7 +19,7 @@ from catalogger.files.digests import Tick
 from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.manifest import MANIFEST, read_manifest, write_manifest
 from catalogger.loggers.record import Logged
-from catalogger.loggers.registry import FINGERPRINT, SHAPE, Version, existing
+from catalogger.loggers.registry import FINGERPRINT, SHAPE, Standing, Version, existing
 from catalogger.loggers.surface import FAILED, PENDING, READY, Mark, Row, Surface
 from catalogger.remote.patience import TryAgain, patiently
 from catalogger.remote.storage import Sending, Sent, Storage
@@ -79,6 +79,16 @@ class UnityRegistry:
             return existing(row.number, self.surface.version(name, row.number).tags or {})
         found = read_manifest(lambda: self.surface.storage(name, row, write=False)) if row.mark else None
         return existing(row.number, found.tags if found else {})
+
+    def standing(self, name: str) -> Standing | None:
+        """The newest ready version with its tags, and where the aliases point."""
+        ready = [r for r in self._versions(name, fresh=True) if r.status == READY]
+        if not ready:
+            return None
+        gaps = self.surface.gaps
+        row = ready[-1] if "tags" in gaps else self.surface.version(name, ready[-1].number)
+        tags = row.tags if row.tags is not None else self._manifest(name, row).get("tags", {})
+        return Standing(row.number, tags, {} if "aliases" in gaps else self.surface.aliases(name), gaps)
 
     def is_whole(self, version: Version, layout: Layout) -> bool:
         return stand_at(version.location, layout)

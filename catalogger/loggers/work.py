@@ -5,19 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
 from catalogger.errors import human, masked
-from catalogger.files.digests import DigestMemory, Tick, cache_folder
-from catalogger.files.place import Weights, existing
+from catalogger.files.digests import Tick, cache_folder
+from catalogger.files.place import existing
 from catalogger.files.temporary import marked, temporary
 from catalogger.files.workers import Workers
-from catalogger.loggers import mlmodel
+from catalogger.loggers import mlmodel, unfinished
 from catalogger.loggers.glance import artifacts_to_be, may_hold
-from catalogger.loggers.layout import Layout, effect, fingerprint, layout, shape_digest, source_path, stand_at
+from catalogger.loggers.layout import (
+    Layout,
+    effect,
+    fingerprint,
+    layout,
+    remembered,
+    shape_digest,
+    source_path,
+    stand_at,
+)
 from catalogger.loggers.lock import registration_lock
 from catalogger.loggers.manifest import manifest
 from catalogger.loggers.mlflow_registry import MlflowRegistry
@@ -29,45 +38,14 @@ from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
-from catalogger.loggers.registries import Upload, open_registry, open_unity
+from catalogger.loggers.registries import open_registry, open_unity
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
-from catalogger.loggers.stores import Stores, local_folder, pointed_at, translated
+from catalogger.loggers.request import LOGGED, NAMED, Request
+from catalogger.loggers.stores import local_folder, pointed_at, translated
 from catalogger.loggers.surface import Mark
 from catalogger.loggers.unity import Offer, UnityRegistry
-from catalogger.progress import Progress
-from catalogger.recipes import NamedRecipe
 from catalogger.remote.storage import Sending
 from catalogger.validators import Facts, Report, run_rules
-
-LOGGED = ("ML",)
-"""Rules on the model as it is written."""
-NAMED = ("UC004", "TK007")
-"""Rules that compare with what is registered under the name already."""
-LATER = LOGGED + NAMED
-
-
-Tracking = Literal["auto", "full"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, checked as far as it can be without looking at the checkpoint."""
-
-    recipe: NamedRecipe
-    name: str
-    name_was_derived: bool
-    stores: Stores
-    progress: Progress
-    aliases: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    weights: Weights = "auto"
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-    ignore: tuple[str, ...] = ()
-    memory: DigestMemory = field(default_factory=DigestMemory)
-    prove: bool = False
-    upload: Upload = "auto"
-    tracking: Tracking = "auto"
 
 
 class Work:
@@ -233,7 +211,7 @@ class Work:
         self.request.progress.say(f"Registering {self.request.name}")
         version = registry.register(self.request.name, logged, tags, description(self.request.recipe, self.checkpoint))
         registry.make_true(self.request.name, version, self.request.aliases, tags)
-        _forget(logged.run_id, _logged_key(digest))
+        unfinished.forget(logged.run_id, digest)
         return self._outcome("registered", version, logged)
 
     def _send(self, registry: UnityRegistry, logged: Logged) -> Outcome:
@@ -252,7 +230,7 @@ class Work:
             raise RuntimeError("the files were sent, and their digests are not known")
         self._notes += done.notes + registry.make_true(request.name, done.version, request.aliases, self._tags(digest))
         point_at(logged, f"models:/{request.name}/{done.version.number}", self._mlflow)
-        _forget(logged.run_id, _logged_key(self._shape()))
+        unfinished.forget(logged.run_id, self._shape())
         sent = done.sent
         moved = Moved(read=logged.moved.read + sent.read, written=logged.moved.written + sent.written, sent=sent.sent)
         how = "uploaded" if sent.sent else "copied" if sent.written >= self.layout.weight_bytes else "linked"
@@ -291,12 +269,7 @@ class Work:
         transformers = mlmodel.wanted_version("transformers", recipe.recipe.transformers)
         self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, transformers)
         plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
-        if checkpoint.root is not None:
-            remembered = {
-                i.weights: self.request.memory.recall(source_path(checkpoint, i)) for i in plain.weights if not i.sha256
-            }
-            plain = plain.with_digests({w: d for w, d in remembered.items() if w and d})
-        self.layout = plain
+        self.layout = remembered(plain, checkpoint, self.request.memory)
 
     @contextmanager
     def _begun_early(self, *, alone: bool) -> Iterator[None]:
@@ -366,25 +339,13 @@ class Work:
 
         Where the weights are not logged, what is logged is known by its shape.
         """
-        import mlflow
-
         digest = self._shape() if self._sends else self._fingerprint()
-        if digest is None:
+        found = unfinished.find(self.request.name, digest, self._taken_up) if digest else None
+        if not found:
             return None
-        key = _logged_key(digest)
-        # A checked name holds letters, digits, _ and dots only, so that it can stand in a filter.
-        mine = f"tags.`{key}` LIKE '{self.request.name} %'"
-        runs = mlflow.search_runs(filter_string=mine, output_format="list", search_all_experiments=True)
-        for run in runs:
-            _, uri, location = run.data.tags[key].split(" ", 2)
-            if self._taken_up(location):
-                self.request.progress.say(
-                    "This content was logged by an earlier run that did not finish; registering that"
-                )
-                model_id = uri.removeprefix("models:/") if uri.startswith("models:/") else None
-                digests = {i.weights: i.sha256 for i in self.layout.weights if i.weights and i.sha256}
-                return Logged(uri, model_id, run.info.run_id, location, "in place", Moved(), digests)
-        return None
+        self.request.progress.say("This content was logged by an earlier run that did not finish; registering that")
+        digests = {i.weights: i.sha256 for i in self.layout.weights if i.weights and i.sha256}
+        return replace(found, digests=digests)
 
     def _taken_up(self, location: str) -> bool:
         folder = local_folder(location)
@@ -423,7 +384,7 @@ class Work:
             if self._sends
             else fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
         )
-        return {_logged_key(digest): f"{self.request.name} {uri} {location}"} if digest else {}
+        return unfinished.mark(self.request.name, digest, uri, location) if digest else {}
 
     def _job(self, tick: Tick = lambda _: None) -> Job:
         request, points_to = self.request, None
@@ -504,14 +465,3 @@ def work_on(request: Request, facts: Facts, report: Report) -> Work:
     if borrowed := borrowed_repos(checkpoint) and facts.wanted.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
     return Work(request, replace(facts, checkpoint=checkpoint), report)
-
-
-def _forget(run_id: str, tag: str) -> None:
-    """Take the mark of an unfinished registration off the run."""
-    import mlflow
-
-    mlflow.MlflowClient().delete_tag(run_id, tag)
-
-
-def _logged_key(digest: str) -> str:
-    return f"catalogger.logged.{digest[:16]}"

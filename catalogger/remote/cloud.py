@@ -11,6 +11,7 @@ from typing import Protocol
 
 from catalogger.errors import DiskError, RegistryError
 from catalogger.files.digests import Tick
+from catalogger.files.rate import pace
 from catalogger.remote.storage import Sending, Sent
 
 PART = 1 << 22  # bytes in one request, held in memory by each file on its way
@@ -65,6 +66,7 @@ class Content:
         if len(data) < count:
             raise self._unreadable("it became shorter while it was sent")
         self._pass(memoryview(data)[max(self.passed - start, 0) :])
+        pace(len(data))
         return data
 
     def tell(self) -> int:
