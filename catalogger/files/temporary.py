@@ -44,7 +44,7 @@ def marked(folder: Path) -> Iterator[Path]:
         raise DiskError(f'Cannot write "{folder}": {error.strerror}.', "Is there room, and is it writable?") from error
     with file:
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.write(_SAYS)
         try:
             yield folder

@@ -58,7 +58,7 @@ class Promotion:
         }
 
     def __str__(self) -> str:
-        rows = [(self.action, self._headline())]
+        rows: list[tuple[str, str]] = [(self.action, self._headline())]
         if self.checked:
             found = len(self.checked.report.findings)
             rows.append(("lint", f"no error in {found} findings" if found else "nothing found"))
@@ -177,8 +177,12 @@ class _Job:
         return _TAG + re.sub(r"\W", "_", self.target)
 
     def _linted(self, version: str) -> Checked:
-        uris = {"tracking_uri": self.stores.tracking_uri, "registry_uri": self.stores.registry_uri}
-        checked = lint(f"models:/{self.name}/{version}", **uris, progress=self.progress)
+        checked = lint(
+            f"models:/{self.name}/{version}",
+            tracking_uri=self.stores.tracking_uri,
+            registry_uri=self.stores.registry_uri,
+            progress=self.progress,
+        )
         if checked.failed():
             self.progress.say(str(checked))
         checked.report.raise_on_error()

@@ -52,8 +52,8 @@ def restore(package: Path, folder: Path | None, location: str, layout: Layout) -
                 shutil.copyfile(file, package / path)
     elif not _downloaded(location, package):
         return False
-    for path in (POINTER, MANIFEST):  # the one is the tracking server's only, the other is made anew
-        (package / path).unlink(missing_ok=True)
+    for own in (POINTER, MANIFEST):  # the one is the tracking server's only, the other is made anew
+        (package / own).unlink(missing_ok=True)
     small = Layout(tuple(i for i in layout.items if i.content is not None))
     return (package / MLMODEL).is_file() and stand_at(str(package), small)
 

@@ -77,8 +77,7 @@ class UnityRegistry:
         row = ready[-1]
         if "tags" not in self.surface.gaps:
             return existing(row.number, self.surface.version(name, row.number).tags or {})
-        found = read_manifest(lambda: self.surface.storage(name, row, write=False)) if row.mark else None
-        return existing(row.number, found.tags if found else {})
+        return existing(row.number, self._tags_of_manifest(name, row))
 
     def standing(self, name: str) -> Standing | None:
         """The newest ready version with its tags, and where the aliases point."""
@@ -87,7 +86,7 @@ class UnityRegistry:
             return None
         gaps = self.surface.gaps
         row = ready[-1] if "tags" in gaps else self.surface.version(name, ready[-1].number)
-        tags = row.tags if row.tags is not None else self._manifest(name, row).get("tags", {})
+        tags = row.tags if row.tags is not None else self._tags_of_manifest(name, row)
         return Standing(row.number, tags, {} if "aliases" in gaps else self.surface.aliases(name), gaps)
 
     def is_whole(self, version: Version, layout: Layout) -> bool:
@@ -218,6 +217,11 @@ class UnityRegistry:
 
     def _is_ours(self, name: str, row: Row) -> bool:
         return self.surface.version(name, row.number).location == row.location
+
+    def _tags_of_manifest(self, name: str, row: Row) -> Mapping[str, str]:
+        """What the version says of itself; nothing where it has no manifest that can be read."""
+        found = read_manifest(lambda: self.surface.storage(name, row, write=False)) if row.mark else None
+        return found.tags if found else {}
 
     def _versions(self, name: str, *, fresh: bool = False) -> list[Row]:
         """In numeric order; asked once, unless what is fresh is wanted."""

@@ -404,7 +404,7 @@ class Work:
             self._ahead,
             self._package,
             points_to,
-            lambda digests: self._said(self.layout.with_digests(digests)),
+            None if self._sends else lambda digests: self._said(self.layout.with_digests(digests)),
         )
 
     def _fingerprint(self) -> str | None:

@@ -23,6 +23,7 @@ WRONG_UPSTREAM = {
     "model_size_bytes": "upstream counts its re-saved config and tokenizer and a licence text that names the path",
 }
 MORE_FILES = {
+    "catalogger.json": "what `log-model verify` compares with",
     "components/tokenizer/special_tokens_map.json": "the checkpoint's own file; Transformers 5 does not write it back",
     "components/tokenizer/vocab.txt": "the checkpoint's own file; Transformers 5 does not write it back",
     "LICENSE": "the checkpoint's own licence",
