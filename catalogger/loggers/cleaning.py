@@ -10,7 +10,7 @@ from typing import Any
 
 from catalogger.errors import CataloggerError, UsageError, human
 from catalogger.lines import as_text
-from catalogger.loggers.keepers import asked_names, kept
+from catalogger.loggers.keepers import asked_names, kept, there
 from catalogger.loggers.leftovers import Left, Leftover, folders_left, versions_left
 from catalogger.loggers.stores import Stores, choose_stores
 from catalogger.progress import Progress, Silent
@@ -103,7 +103,7 @@ def clean(
 
 
 def _found(stack: ExitStack, stores: Stores, names: Sequence[str], older_than: float) -> Iterator[Left]:
-    if names or stores.exist:
+    if names or there(stores):
         keeper = stack.enter_context(kept(stores))
         for name in asked_names(keeper, names):
             yield from versions_left(keeper, stores.registry_uri, name, older_than)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from catalogger.errors import UsageError
 from catalogger.loggers.keeper import Keeper
@@ -24,15 +25,20 @@ def kept(stores: Stores) -> Iterator[Keeper]:
 
     Raises UsageError where an embedded store is not there: to ask it would make it.
     """
-    if not stores.exist:
+    if not there(stores):
         missing = f'There is no registry yet: "{stores.registry_uri}" does not exist.'
         raise UsageError(missing, "Name another one by --registry-uri or --tracking-uri.")
-    require_reachable(stores)
+    require_reachable(stores if stores.kind == "mlflow" else replace(stores, tracking_uri=stores.registry_uri))
     if stores.kind != "mlflow":
         yield UnityKeeper(open_unity(stores).surface)  # without MLflow, which takes seconds to import
         return
     with pointed_at(stores), translated(stores):
         yield MlflowKeeper(stores)
+
+
+def there(stores: Stores) -> bool:
+    """Whether the registry is there.  A Unity Catalog is asked without the tracking store, which need not be."""
+    return stores.kind != "mlflow" or stores.exist
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ def located(
         yield open_logged(folder), folder
         return
     stores = choose_stores(tracking_uri, registry_uri)
+    if stores.kind == "databricks" and model.startswith("models:/") and not stores.exist:
+        # Where nobody named a tracking store, that of the workspace is asked: to ask the embedded one would make it.
+        stores = replace(stores, tracking_uri=stores.registry_uri.replace("databricks-uc", "databricks", 1))
     if not stores.exist:
         raise CheckpointError(model, f'is not there: the store "{stores.registry_uri}" does not exist')
     require_reachable(stores)

@@ -15,7 +15,7 @@ from catalogger.checkpoints.hub import branches
 from catalogger.errors import CataloggerError, NetworkUnreachable, UsageError
 from catalogger.lines import as_text
 from catalogger.loggers.keeper import Keeper
-from catalogger.loggers.keepers import asked_names, is_ours, kept
+from catalogger.loggers.keepers import asked_names, is_ours, kept, there
 from catalogger.loggers.registry import ASKED_REVISION, REVISION, SOURCE, SOURCE_KIND
 from catalogger.loggers.stores import choose_stores
 from catalogger.loggers.surface import READY
@@ -88,7 +88,7 @@ def outdated(
     where the Hub could not be asked about any of them.
     """
     told, stores = progress or Silent(), choose_stores(tracking_uri, registry_uri)
-    if not (names or stores.exist):
+    if not (names or there(stores)):
         return Outdated(())
     with kept(stores) as keeper:
         asked = asked_names(keeper, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -43,10 +43,11 @@ def answers_of(rest: Rest, model: str, version: str, endpoint: str | None = None
     Raises UsageError where the endpoint is not there or serves something else, DeploymentPending where one is not
     ready, DeploymentFailed where an answer is none.
     """
-    if endpoint is None:
-        serving = [one for one in documents(rest) if _share(one, model, version) is not None]
-        return tuple(_asked(rest, _whole(rest, str(one["name"])), model, version) for one in serving)
-    return (_asked(rest, _whole(rest, endpoint), model, version),)
+    if endpoint is not None:
+        return (_asked(rest, _whole(rest, endpoint), model, version),)
+    listed = [one for one in documents(rest) if _names(one.get("config"), model, version)]
+    whole = [_whole(rest, str(one["name"])) for one in listed]  # a listing also has what is yet to be built
+    return tuple(_asked(rest, one, model, version) for one in whole if _share(one, model, version) is not None)
 
 
 def _whole(rest: Rest, name: str) -> Mapping[str, Any]:
@@ -57,42 +58,34 @@ def _whole(rest: Rest, name: str) -> Mapping[str, Any]:
 
 
 def _asked(rest: Rest, document: Mapping[str, Any], model: str, version: str) -> Answered:
-    name, share = str(document["name"]), _share(document, model, version)
+    name, share, state = str(document["name"]), _share(document, model, version), state_of(document)
+    coming = share is not None or _names(document.get("pending_config"), model, version)
+    if coming and (share is None or state.ready != "READY"):
+        url = f"{rest.base}/ml/endpoints/{quote(name, safe='')}"
+        raise DeploymentPending(f'The endpoint "{name}" is not ready: {state}.', url, "Run it again when it is.")
     if share is None:
-        held = ", ".join(f"{one.get('entity_name')}/{one.get('entity_version')}" for one in _entities(document))
+        entities = (document.get("config") or {}).get("served_entities") or ()
+        held = ", ".join(f"{one.get('entity_name')}/{one.get('entity_version')}" for one in entities)
         raise UsageError(
             f'The endpoint "{name}" serves {held or "nothing"}, not {model}/{version}.',
             f"Serve it first: log-model deploy {model}/{version} --endpoint {name}",
         )
-    state = state_of(document)
-    if state.ready != "READY":
-        url = f"{rest.base}/ml/endpoints/{quote(name, safe='')}"
-        raise DeploymentPending(f'The endpoint "{name}" is not ready: {state}.', url, "Run it again when it is.")
     return Answered(name, prove(rest, name, document.get("task")), share)
 
 
 def _share(document: Mapping[str, Any], model: str, version: str) -> int | None:
     """The percentage of its queries that the version gets; None where it is not served there."""
-    own = {
-        str(one.get("name"))
-        for one in _entities(document)
-        if (one.get("entity_name"), str(one.get("entity_version"))) == (model, version)
-    }
-    if not own:
-        return None
-    routes = ((document.get("config") or {}).get("traffic_config") or {}).get("routes") or ()
-    shares = [
-        _traffic(route)
-        for route in routes
-        if (route.get("served_entity_name") or route.get("served_model_name")) in own
-    ]
-    return sum(shares) if routes else 100
+    config = document.get("config") or {}
+    own = _names(config, model, version)
+    routes = (config.get("traffic_config") or {}).get("routes") or ()
+    if not own or not routes:
+        return 100 if own else None
+    named = [(str(r.get("served_entity_name") or r.get("served_model_name")), r["traffic_percentage"]) for r in routes]
+    return sum(int(share) for name, share in named if name in own)
 
 
-def _traffic(route: Mapping[str, Any]) -> int:
-    return int(route.get("traffic_percentage") or 0)
-
-
-def _entities(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What is served now, and not what is still being built."""
-    yield from (document.get("config") or {}).get("served_entities") or ()
+def _names(config: Mapping[str, Any] | None, model: str, version: str) -> set[str]:
+    """What the version is called among the served entities of a configuration."""
+    wanted = (model, version)
+    entities = (config or {}).get("served_entities") or ()
+    return {str(e.get("name")) for e in entities if (e.get("entity_name"), str(e.get("entity_version"))) == wanted}
