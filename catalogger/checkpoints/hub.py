@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import inspect
+import json
 import os
 import random
 import re
@@ -100,6 +101,22 @@ def python_files(repo: str, revision: str | None, probe: str) -> tuple[str, dict
         code = {path: small_file(origin, listing.files[path]) for path in names}
         _remember_revision(repo, revision, listing.commit)
     return listing.commit, code
+
+
+def branches(repo: str) -> Mapping[str, str]:
+    """The commit of every branch and tag of a repository, by its name.  One request.
+
+    Raises what `open_hub` raises.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
+
+    if _offline():
+        raise NetworkUnreachable("HF_HUB_OFFLINE is set, so the Hub is not asked.", "Unset it.")
+    url = f"{constants.ENDPOINT}/api/models/{repo}/refs"
+    with translated(repo, None):
+        told = json.loads(_patiently(lambda: _get(url, build_hf_headers(), LARGEST_SMALL)))
+    return {str(ref["name"]): str(ref["targetCommit"]) for ref in (*told["tags"], *told["branches"])}
 
 
 def fetch(checkpoint: Checkpoint, memory: DigestMemory) -> Checkpoint:

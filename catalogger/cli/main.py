@@ -25,6 +25,10 @@ _VERBS = {
     "sync": ("catalogger.cli.sync", "sync_command"),
     "schema": ("catalogger.cli.sync", "schema_command"),
     "teardown": ("catalogger.cli.endpoints", "teardown_command"),
+    "verify": ("catalogger.cli.verify", "command"),
+    "outdated": ("catalogger.cli.outdated", "command"),
+    "promote": ("catalogger.cli.promote", "command"),
+    "clean": ("catalogger.cli.clean", "command"),
 }
 
 

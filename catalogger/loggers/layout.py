@@ -94,6 +94,21 @@ def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> s
     return _digest(recipe, flavor, files)
 
 
+def effect(recipe: Recipe, flavor: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the recipe adds to the digests: all of it that changes what is logged."""
+    return {
+        "task": recipe.task,
+        "metadata": recipe.metadata,
+        "requirements": recipe.requirements,
+        "flavor": {k: flavor[k] for k in ("pipeline_model_type", "torch_dtype") if k in flavor},
+    }
+
+
+def digest_of(effect: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
+    """One digest over the recipe's effect and what is known of every file."""
+    return hashlib.sha256(json.dumps({**effect, "files": sorted(files)}, sort_keys=True).encode()).hexdigest()
+
+
 def remembered(staged: Layout, checkpoint: Checkpoint, memory: DigestMemory) -> Layout:
     """The layout with the digests of weight files on this machine that were hashed before, and are as they were."""
     if checkpoint.root is None:
@@ -137,11 +152,4 @@ def _licences(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Iterab
 
 
 def _digest(recipe: Recipe, flavor: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
-    effect = {
-        "task": recipe.task,
-        "metadata": recipe.metadata,
-        "requirements": recipe.requirements,
-        "flavor": {k: flavor[k] for k in ("pipeline_model_type", "torch_dtype") if k in flavor},
-        "files": sorted(files),
-    }
-    return hashlib.sha256(json.dumps(effect, sort_keys=True).encode()).hexdigest()
+    return digest_of(effect(recipe, flavor), files)

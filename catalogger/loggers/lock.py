@@ -33,6 +33,22 @@ def registration_lock(registry_uri: str, name: str, progress: Progress) -> Itera
         yield True
 
 
+@contextmanager
+def unless_registering(registry_uri: str, name: str) -> Iterator[bool]:
+    """Hold that lock too, but without waiting: whether it is held now, so that no registration is under way here."""
+    file = _opened(f"{registry_uri} {name}")
+    if file is None:
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
 def make_embedded(stores: Stores) -> None:
     """Make the tables of an SQLite store that is not there yet, where no other process is at it: MLflow's own making
     fails for the second of two.

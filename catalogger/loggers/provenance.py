@@ -9,7 +9,18 @@ from importlib import metadata
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.loggers.mlmodel import base_model
-from catalogger.loggers.registry import ARCHITECTURE, CHAT_TEMPLATE, FINGERPRINT, REQUEST, SHAPE, TASK
+from catalogger.loggers.registry import (
+    ARCHITECTURE,
+    ASKED_REVISION,
+    CHAT_TEMPLATE,
+    FINGERPRINT,
+    REQUEST,
+    REVISION,
+    SHAPE,
+    SOURCE,
+    SOURCE_KIND,
+    TASK,
+)
 from catalogger.recipes import NamedRecipe, Recipe
 
 _LOGGED_AS = 1  # raised when of the same recipe and files something else is logged than before
@@ -36,9 +47,10 @@ def version_tags(
         "catalogger.recipe": recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
         TASK: recipe.recipe.task,
-        "catalogger.source": origin.asked if origin.kind != "hub" else origin.location,
-        "catalogger.source_kind": origin.kind,
-        "catalogger.revision": origin.revision,
+        SOURCE: origin.asked if origin.kind != "hub" else origin.location,
+        SOURCE_KIND: origin.kind,
+        REVISION: origin.revision,
+        ASKED_REVISION: (origin.asked.partition("@")[2] or "main") if origin.kind == "hub" else None,
         "catalogger.base_model": base_model(recipe, checkpoint),
         ARCHITECTURE: checkpoint.architecture,
         "catalogger.dtype": checkpoint.dtype,

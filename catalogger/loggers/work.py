@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,25 @@ from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borr
 from catalogger.errors import human, masked
 from catalogger.files.digests import Tick, cache_folder
 from catalogger.files.place import existing
+from catalogger.files.temporary import marked, temporary
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel, unfinished
 from catalogger.loggers.glance import artifacts_to_be, may_hold
-from catalogger.loggers.layout import Layout, fingerprint, layout, remembered, shape_digest, source_path, stand_at
+from catalogger.loggers.layout import (
+    Layout,
+    effect,
+    fingerprint,
+    layout,
+    remembered,
+    shape_digest,
+    source_path,
+    stand_at,
+)
 from catalogger.loggers.lock import make_embedded, registration_lock
+from catalogger.loggers.manifest import manifest
 from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.outcome import Moved, Outcome, Plan
-from catalogger.loggers.package import manifest, point_at, pointer, restore
+from catalogger.loggers.package import point_at, pointer, restore
 from catalogger.loggers.page import page_of
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
@@ -137,17 +146,14 @@ class Work:
     def _packing(self, *, alone: bool) -> Iterator[None]:
         """The package's folder; where no other run can be at work, what a killed one left there goes away first."""
         if not alone:
-            with tempfile.TemporaryDirectory(prefix="catalogger-") as temporary:
-                self._package = Path(temporary) / "model"
+            with temporary("package") as folder:
+                self._package = folder / "model"
                 yield
             return
         job = f"{self.request.stores.registry_uri} {self.request.name}"
-        self._package = cache_folder() / "packages" / hashlib.sha256(job.encode()).hexdigest()[:16]
-        shutil.rmtree(self._package, ignore_errors=True)
-        try:
+        with marked(cache_folder() / "packages" / hashlib.sha256(job.encode()).hexdigest()[:16]) as folder:
+            self._package = folder / "model"
             yield
-        finally:
-            shutil.rmtree(self._package, ignore_errors=True)
 
     def _log_and_register(self, registry: MlflowRegistry) -> Outcome:
         earlier = self._logged_before()
@@ -173,9 +179,9 @@ class Work:
             return self._prove()
 
     def _prove(self) -> Proof:
-        with findings_kept(self.report), tempfile.TemporaryDirectory(prefix="catalogger-proof-") as temporary:
+        with findings_kept(self.report), temporary("proof") as folder:
             return prove(
-                staged(self._job(), Path(temporary) / "model"),
+                staged(self._job(), folder / "model"),
                 self.request.recipe.recipe.task,
                 weight_bytes=self.checkpoint.weight_bytes,
                 trust_remote_code=self.request.trust_remote_code,
@@ -243,9 +249,14 @@ class Work:
     def _sealed(self, sent: Mapping[str, str]) -> tuple[Mark, Mapping[str, Any]]:
         """The mark and the manifest of the model, now that every digest is known."""
         whole = self._with_sent(sent)
-        digest = fingerprint(whole, self.request.recipe.recipe, self.fields) or ""
-        tags = self._tags(digest)
-        return Mark(self._shape(), digest), manifest(digest, tags, self.request.aliases, whole)
+        said = self._said(whole)
+        return Mark(self._shape(), said["fingerprint"]), said
+
+    def _said(self, whole: Layout) -> Mapping[str, Any]:
+        """The manifest of the model, of which every digest is known."""
+        recipe = self.request.recipe.recipe
+        digest = fingerprint(whole, recipe, self.fields) or ""
+        return manifest(digest, effect(recipe, self.fields), self._tags(digest), self.request.aliases, whole)
 
     def _with_sent(self, digests: Mapping[str, str]) -> Layout:
         return self.layout.with_digests(
@@ -267,17 +278,15 @@ class Work:
     def _begun_early(self, *, alone: bool) -> Iterator[None]:
         """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
         staging = self._staging() if alone else None
-        try:
+        with ExitStack() as stack:
+            if staging:
+                stack.enter_context(marked(staging))
+            stack.callback(self._workers.stop)
             if self.request.weights == "link" and not self._sends:
                 self._begin_hashing()
             elif staging:
-                shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
                 self._ahead = self._job().placing(self.layout.weights, staging)
             yield
-        finally:
-            self._workers.stop()
-            if staging:
-                shutil.rmtree(staging, ignore_errors=True)
 
     def _staging(self) -> Path | None:
         """Where to copy to before MLflow can say where the model will stand; None where that might be in vain.
@@ -398,6 +407,7 @@ class Work:
             self._ahead,
             self._package,
             points_to,
+            None if self._sends else lambda digests: self._said(self.layout.with_digests(digests)),
         )
 
     def _fingerprint(self) -> str | None:

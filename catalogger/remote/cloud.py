@@ -114,7 +114,8 @@ class Cloud(Protocol):
 
     def put(self, path: str, content: Content) -> None: ...
 
-    def get(self, path: str) -> bytes: ...
+    def get(self, path: str, span: tuple[int, int] | None = None) -> bytes:
+        """All of a small file, or so many bytes from where on: `span` is start and count."""
 
     def delete(self, path: str) -> None: ...
 
@@ -161,6 +162,17 @@ class CloudStorage:
     def read(self, path: str) -> bytes:
         """The content of one small file."""
         return self._cloud.get(path)
+
+    def part(self, path: str, start: int, count: int) -> bytes:
+        """So many bytes of a file, from `start` on."""
+        return self._cloud.get(path, (start, count))
+
+    def unfinished(self) -> Mapping[str, int]:
+        """None: what was not finished is not kept apart by these storages."""
+        return {}
+
+    def abandon(self) -> None:
+        """Nothing, as there are none."""
 
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these files; one that is not there is none."""

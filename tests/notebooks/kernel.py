@@ -59,7 +59,7 @@ def run(source: Path, given: Mapping[str, Any], folder: Path) -> Ran:
     document = as_jupyter(source.read_text())
     first = {"cell_type": "code", "source": STAND_INS.format(given=json.dumps(dict(given)))}
     last = {"cell_type": "code", "source": "print('asked for', _asked_for)"}
-    plain = {"metadata": {}, "outputs": [], "execution_count": None}
+    plain: dict[str, Any] = {"metadata": {}, "outputs": [], "execution_count": None}
     cells = [{**first, **plain, "id": "first"}, *document["cells"], {**last, **plain, "id": "last"}]
     notebook = nbformat.from_dict({**document, "cells": cells})  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
