@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jobs import fresh
 from jobs.bundle_file import read
+
+from catalogger.testing.tracking import TrackingServer
+from jobs import fresh
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a fresh environment that has the wheel."""
     return fresh.install(wheel, tmp_path_factory.mktemp("environment"))
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an MLflow server, which a workspace passes runs and experiments on to."""
+    with TrackingServer(tmp_path_factory.mktemp("tracking")) as server:
+        yield server.url

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.service import catalog, iam
+from databricks.sdk.service import catalog
 from jobs.bundle_file import Config, put_in
 
 
@@ -64,15 +64,3 @@ def _change(grant: Config) -> catalog.PermissionsChange:
     privileges = [catalog.Privilege(name) for name in grant["privileges"]]
     everything = [catalog.Privilege.ALL_PRIVILEGES]
     return catalog.PermissionsChange(add=privileges, remove=everything, principal=grant["principal"])
-
-
-def permit(client: WorkspaceClient, config: Config, job_id: int) -> None:
-    """The bundle's permissions on its job, as production has them."""
-    rows = [
-        iam.AccessControlRequest(
-            service_principal_name=row["service_principal_name"],
-            permission_level=iam.PermissionLevel(row["level"]),
-        )
-        for row in config.get("permissions", ())
-    ]
-    client.permissions.set("jobs", str(job_id), access_control_list=rows)

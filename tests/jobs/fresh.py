@@ -1,4 +1,4 @@
-"""The wheel in an environment where nothing else of this project is, and its tasks run there as Databricks runs them."""
+"""The wheel in an environment with nothing else of this project, and its tasks run there as Databricks runs them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def install(wheel: Path, folder: Path) -> Path:
     uv, fresh = find_uv_bin(), folder / "fresh"
     _done([uv, "venv", "--quiet", "--python", sys.executable, str(fresh)], _uv(), folder)
     python = fresh / "bin" / "python"
-    _done([uv, "pip", "install", "--quiet", "--no-deps", "--python", str(python), str(wheel)], _uv(), folder)
+    options = ("--quiet", "--compile-bytecode", "--no-deps", "--python", str(python))
+    _done([uv, "pip", "install", *options, str(wheel)], _uv(), folder)
     (site,) = (fresh / "lib").glob("python*/site-packages")
     others = [path for path in sys.path if Path(path).name == "site-packages"]
     (site / "needed.pth").write_text("\n".join(others))  # after its own, and none of their own links
@@ -86,6 +87,7 @@ class Machine:
             **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             **self.environment,
             "PYTHONPATH": str(RUNTIME),
+            "DATABRICKS_RUNTIME_VERSION": "client.4.9",  # as serverless compute says it
             "TASK_VALUES": str(values),
         }
         done = subprocess.run(
@@ -105,5 +107,5 @@ class Machine:
         """The test's root stands for the mount: a path in the workspace is the same path here."""
         for path in self.files.paths:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            if not Path(path).exists():
+            if not Path(path).exists() or Path(path).read_bytes() != self.files.read(path):
                 Path(path).write_bytes(self.files.read(path))

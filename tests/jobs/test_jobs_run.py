@@ -1,4 +1,4 @@
-"""The job as it runs: the wheel in a fresh environment, the parameters of the bundle, a workspace and a Hub on loopback."""
+"""The job as it runs: the wheel in a fresh environment, the bundle's parameters, a workspace and a Hub on loopback."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from databricks.sdk import WorkspaceClient
+from databricks.sdk.service.jobs import PauseStatus
 from fakes import checkpoints
 from fakes.hub import Hub
 from fakes.secrets import secret
@@ -18,14 +19,15 @@ from jobs.bundle_file import FOLDER, SHORT, Config, read, resolved
 from jobs.deployment import deploy
 from jobs.fresh import Machine
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from testing.asking import ANN, TOKENS
 
 from catalogger.testing import Workspace
 from catalogger.testing.job_runs import Run
-from catalogger.testing.tracking import TrackingServer
 
 TOKEN = secret("the Hub of the job", "hugging face")
 SMALL, BASE = f"main.ml.dev_{SHORT}_bge_small", f"main.ml.dev_{SHORT}_bge_base"
+PAUSED = PauseStatus.PAUSED
 VARIABLES = {"hf_token_secret": "models/hf_token"}
 
 
@@ -55,32 +57,32 @@ def _tiny(manifest: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with TrackingServer(tmp_path_factory.mktemp("tracking")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def site(tmp_path: Path, tracking: str, wheel: Path, python: Path) -> Iterator[Site]:
-    with Hub() as hub, Workspace(tmp_path / "uc", tokens=TOKENS, tracking=tracking) as space:
+def site(tmp_path_factory: pytest.TempPathFactory, tracking: str, wheel: Path, python: Path) -> Iterator[Site]:
+    """Deployed once: each test leaves it so that every other one may come next."""
+    folder = tmp_path_factory.mktemp("site")
+    with Hub() as hub, Workspace(folder / "uc", tokens=TOKENS, tracking=tracking) as space:
         space.add_schema("main.ml")
-        hub.add("acme/bge-small", checkpoints.bert(tmp_path / "s", pooling="cls"), gated=True, token=TOKEN)
+        hub.add("acme/bge-small", checkpoints.bert(folder / "small", pooling="cls"), gated=True, token=TOKEN)
         client = WorkspaceClient(host=space.url, token=ANN)
         client.secrets.create_scope("models")
         client.secrets.put_secret("models", "hf_token", string_value=TOKEN)
-        root = tmp_path / "Workspace" / "Users" / "ann@example.com" / ".bundle" / "catalogger" / "dev"
+        root = folder / "Workspace" / "Users" / "ann@example.com" / ".bundle" / "catalogger" / "dev"
         config = resolved(read(), "dev", VARIABLES, root=str(root))
-        bundle = tmp_path / "bundle"
-        bundle.mkdir()
-        manifest = _tiny(yaml.safe_load((FOLDER / "models.yaml").read_text()))
-        (bundle / "models.yaml").write_text(yaml.safe_dump(manifest))
-        (bundle / "databricks.yml").write_text((FOLDER / "databricks.yml").read_text())
-        made = deploy(client, config, str(root), bundle, wheel)
-        home = tmp_path / "home"
+        made = deploy(client, config, str(root), _bundle(folder / "bundle"), wheel)
+        home = folder / "home"
         home.mkdir()
         environment = {**space.environment, "HF_ENDPOINT": hub.url, "HOME": str(home), "HF_HOME": str(home / "hf")}
         space.deployed.jobs.runner = Machine(python, home, space.deployed.files, environment)
         yield Site(space, client, hub, root, made["resources.jobs.registration.id"], config)
+
+
+def _bundle(folder: Path) -> Path:
+    """The bundle's files that tasks read."""
+    folder.mkdir()
+    manifest = _tiny(yaml.safe_load((FOLDER / "models.yaml").read_text()))
+    (folder / "models.yaml").write_text(yaml.safe_dump(manifest))
+    (folder / "databricks.yml").write_text((FOLDER / "databricks.yml").read_text())
+    return folder
 
 
 def _results(run: Run) -> dict[str, str | None]:
@@ -128,14 +130,27 @@ def test_a_grant_of_the_bundle_is_there(site: Site) -> None:
 
 
 def test_a_manifest_that_is_wrong_fails_every_task_and_changes_nothing(site: Site) -> None:
-    manifest = site.root / "files" / "models.yaml"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text("models: [{recipe: no-such-recipe, name: main.ml.x}]")
+    path = f"{site.root}/files/models.yaml"
+    right = site.space.deployed.files.read(path)
+    before = len(site.space.matching("POST .*/model-versions/create"))
+    site.space.deployed.files.write(path, b"models: [{recipe: no-such-recipe, name: main.ml.x}]", overwrite=True)
     run = site.run()
+    site.space.deployed.files.write(path, right, overwrite=True)
     assert _results(run) == {"plan": "FAILED", "models": "FAILED", "report": "FAILED"}
     assert "no-such-recipe" in run.task("report").logs
     assert "tasks.plan.values.changed" in run.task("models").error
-    assert [r for r in site.space.requests if r.path.endswith("/models/versions")] == []
+    assert len(site.space.matching("POST .*/model-versions/create")) == before
+
+
+def test_the_deployment_is_there(site: Site) -> None:
+    job = site.client.jobs.get(site.job_id).settings
+    assert job is not None
+    assert (job.name, job.schedule and job.schedule.pause_status) == ("[dev ann] catalogger-registration", PAUSED)
+    ((wheel, *_),) = [env.spec.dependencies or [] for env in job.environments or [] if env.spec]
+    assert wheel in {f"{site.root}/artifacts/.internal/{Path(wheel).name}"}
+    with site.client.workspace.download(wheel) as file:
+        assert file.read(2) == b"PK"
+    assert not any(path.endswith("deploy.lock") for path in site.space.deployed.files.paths)
 
 
 # The wheel and its environment
@@ -144,12 +159,19 @@ def test_a_manifest_that_is_wrong_fails_every_task_and_changes_nothing(site: Sit
 def _wheel_requirements(python: Path) -> list[Requirement]:
     (site,) = (python.parents[1] / "lib").glob("python*/site-packages")
     (info,) = site.glob("catalogger-*.dist-info")
-    return [Requirement(line) for line in Distribution.at(info).requires or []]
+    return [_canonical(line) for line in Distribution.at(info).requires or []]
+
+
+def _canonical(line: str) -> Requirement:
+    found = Requirement(line)
+    found.name = canonicalize_name(found.name)
+    return found
 
 
 def test_what_the_environment_pins_is_what_the_wheel_asks_for_and_databricks_needs(python: Path) -> None:
     environment = read().config["resources"]["jobs"]["registration"]["environments"][0]
-    pins = {Requirement(d).name: Requirement(d) for d in environment["spec"]["dependencies"] if not d.startswith(".")}
+    found = [_canonical(d) for d in environment["spec"]["dependencies"] if not d.startswith(".")]
+    pins = {pin.name: pin for pin in found}
     asked = _wheel_requirements(python)
     for name, pin in pins.items():
         (version,) = [spec.version for spec in pin.specifier]
