@@ -148,7 +148,7 @@ def _check_kind(task: Settings, environments: Iterable[str]) -> None:
         if not 1 <= int(loop.get("concurrency", 1)) <= 100:
             raise wrong(f"Task '{key}': concurrency must be between 1 and 100.")
         _check_kind(loop["task"], environments)
-    elif task.get("environment_key") not in environments:
+    elif task.get("environment_key", "") not in environments:
         raise wrong(f"Task '{key}' needs an environment_key of the job's environments.")
 
 

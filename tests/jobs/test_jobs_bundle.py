@@ -99,6 +99,16 @@ def test_the_job_is_bounded_and_its_failure_is_told() -> None:
     assert "--check" in report["python_wheel_task"]["parameters"], "the last task's result is the job's"
 
 
+def test_the_page_names_what_there_is() -> None:
+    page = (FOLDER / "README.md").read_text()
+    links = re.findall(r"\]\((?!https:)([^)]+)\)", page)
+    assert [link for link in links if not (FOLDER / link).exists() and not link.startswith("../docs/")] == []
+    assert {"databricks.yml", "models.yaml", "crontab", "github-actions.yml"} <= set(links)
+    table = page[page.index("| variable |") :].partition("\n\n")[0]
+    told = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines())))
+    assert told == read().config["variables"].keys() - {"prefix"}
+
+
 Broken = Callable[[Path], None]
 
 

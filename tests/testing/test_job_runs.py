@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -20,8 +21,8 @@ class Runner:
 
     def __call__(self, started: Started) -> Ended:
         self.started.append(started)
-        what = self.by_task.get(started.task_key, Ended(ok=True))
-        return what(started) if callable(what) else what
+        what: Ended | Callable[[Started], Ended] = self.by_task.get(started.task_key, Ended(ok=True))
+        return what if isinstance(what, Ended) else what(started)
 
 
 FAILS = Ended(ok=False, logs="no")
