@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import ResourceAlreadyExists
 from databricks.sdk.service import catalog
 from jobs.bundle_file import Config, put_in
 
@@ -40,7 +41,7 @@ def _resources(client: WorkspaceClient, config: Config, wheel: str, root: str) -
     made: dict[str, Any] = {}
     resources = config["resources"]
     for key, experiment in resources["experiments"].items():
-        made[f"resources.experiments.{key}.id"] = client.experiments.create_experiment(experiment["name"]).experiment_id
+        made[f"resources.experiments.{key}.id"] = _experiment(client, experiment["name"])
     for key, model in resources["registered_models"].items():
         where = {name: model[name] for name in ("name", "catalog_name", "schema_name")}
         full_name = client.registered_models.create(**where).full_name or ""
@@ -53,10 +54,20 @@ def _resources(client: WorkspaceClient, config: Config, wheel: str, root: str) -
             spec = environment["spec"]
             spec["dependencies"] = [wheel if d.startswith(".") else d for d in spec["dependencies"]]
         metadata = {"kind": "BUNDLE", "metadata_file_path": f"{root}/state/metadata.json"}
-        body = {**settings, "deployment": metadata, "edit_mode": "UI_LOCKED", "format": "MULTI_TASK"}
+        runs_as = {"run_as": config["run_as"]} if "run_as" in config else {}
+        body = {**settings, **runs_as, "deployment": metadata, "edit_mode": "UI_LOCKED", "format": "MULTI_TASK"}
         answer: Any = client.api_client.do("POST", "/api/2.2/jobs/create", body=body)
         made[f"resources.jobs.{key}.id"] = answer["job_id"]
     return made
+
+
+def _experiment(client: WorkspaceClient, name: str) -> str:
+    """One that an earlier deployment made is taken, as the tool knows by its state."""
+    try:
+        return client.experiments.create_experiment(name).experiment_id or ""
+    except ResourceAlreadyExists:
+        found = client.experiments.get_by_name(name).experiment
+        return (found and found.experiment_id) or ""
 
 
 def _change(grant: Config) -> catalog.PermissionsChange:

@@ -20,14 +20,14 @@ from jobs.deployment import deploy
 from jobs.fresh import Machine
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from testing.asking import ANN, TOKENS
+from testing.asking import ANN, BOB, TOKENS
 
 from catalogger.testing import Workspace
 from catalogger.testing.job_runs import Run
 
 TOKEN = secret("the Hub of the job", "hugging face")
 SMALL, BASE = f"main.ml.dev_{SHORT}_bge_small", f"main.ml.dev_{SHORT}_bge_base"
-PAUSED = PauseStatus.PAUSED
+JOB = "catalogger-registration"
 VARIABLES = {"hf_token_secret": "models/hf_token"}
 
 
@@ -56,20 +56,18 @@ def _tiny(manifest: Config) -> Config:
     return {**manifest, "models": models}
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, tracking: str, wheel: Path, python: Path) -> Iterator[Site]:
-    """Deployed once: each test leaves it so that every other one may come next."""
-    folder = tmp_path_factory.mktemp("site")
-    with Hub() as hub, Workspace(folder / "uc", tokens=TOKENS, tracking=tracking) as space:
+@pytest.fixture
+def site(tmp_path: Path, tracking: str, wheel: Path, python: Path) -> Iterator[Site]:
+    with Hub() as hub, Workspace(tmp_path / "uc", tokens=TOKENS, tracking=tracking) as space:
         space.add_schema("main.ml")
-        hub.add("acme/bge-small", checkpoints.bert(folder / "small", pooling="cls"), gated=True, token=TOKEN)
+        hub.add("acme/bge-small", checkpoints.bert(tmp_path / "small", pooling="cls"), gated=True, token=TOKEN)
         client = WorkspaceClient(host=space.url, token=ANN)
         client.secrets.create_scope("models")
         client.secrets.put_secret("models", "hf_token", string_value=TOKEN)
-        root = folder / "Workspace" / "Users" / "ann@example.com" / ".bundle" / "catalogger" / "dev"
+        root = tmp_path / "Workspace" / "Users" / "ann@example.com" / ".bundle" / "catalogger" / "dev"
         config = resolved(read(), "dev", VARIABLES, root=str(root))
-        made = deploy(client, config, str(root), _bundle(folder / "bundle"), wheel)
-        home = folder / "home"
+        made = deploy(client, config, str(root), _bundle(tmp_path / "bundle"), wheel)
+        home = tmp_path / "home"
         home.mkdir()
         environment = {**space.environment, "HF_ENDPOINT": hub.url, "HOME": str(home), "HF_HOME": str(home / "hf")}
         space.deployed.jobs.runner = Machine(python, home, space.deployed.files, environment)
@@ -91,6 +89,7 @@ def _results(run: Run) -> dict[str, str | None]:
 
 def test_the_job_makes_the_manifest_true(site: Site, tmp_path: Path) -> None:
     """One model of two can be had at first, and the other one later."""
+    _is_deployed(site)
     first = site.run()
     told = "\n".join(part.logs for part in first.parts())
     assert _results(first) == {"plan": "FAILED", "models": "FAILED", "report": "FAILED"}, told
@@ -113,6 +112,21 @@ def test_the_job_makes_the_manifest_true(site: Site, tmp_path: Path) -> None:
     _is_recorded(site)
 
 
+def _is_deployed(site: Site) -> None:
+    """The wheel, the job that runs it, and the grants."""
+    job = site.client.jobs.get(site.job_id).settings
+    assert job is not None
+    assert (job.name, job.schedule and job.schedule.pause_status) == (f"[dev {SHORT}] {JOB}", PauseStatus.PAUSED)
+    ((wheel, *_),) = [env.spec.dependencies or [] for env in job.environments or [] if env.spec]
+    assert wheel.startswith(f"{site.root}/artifacts/.internal/catalogger-")
+    with site.client.workspace.download(wheel) as file:
+        assert file.read(2) == b"PK"
+    assert not any(path.endswith("deploy.lock") for path in site.space.deployed.files.paths)
+    for name in (SMALL, BASE):
+        grants = site.client.grants.get("function", name).privilege_assignments or []
+        assert {grant.principal for grant in grants} == {"account users", "ann@example.com"}
+
+
 def _is_recorded(site: Site) -> None:
     """In the experiment of the bundle, and nowhere else."""
     (experiment,) = site.config["resources"]["experiments"].values()
@@ -124,33 +138,29 @@ def _is_recorded(site: Site) -> None:
     assert list(site.client.experiments.search_runs(experiment_ids=["0"])) == []
 
 
-def test_a_grant_of_the_bundle_is_there(site: Site) -> None:
-    found = site.client.grants.get("function", SMALL).privilege_assignments or []
-    assert {grant.principal for grant in found} == {"account users", "ann@example.com"}
-
-
 def test_a_manifest_that_is_wrong_fails_every_task_and_changes_nothing(site: Site) -> None:
     path = f"{site.root}/files/models.yaml"
-    right = site.space.deployed.files.read(path)
-    before = len(site.space.matching("POST .*/model-versions/create"))
     site.space.deployed.files.write(path, b"models: [{recipe: no-such-recipe, name: main.ml.x}]", overwrite=True)
     run = site.run()
-    site.space.deployed.files.write(path, right, overwrite=True)
     assert _results(run) == {"plan": "FAILED", "models": "FAILED", "report": "FAILED"}
     assert "no-such-recipe" in run.task("report").logs
     assert "tasks.plan.values.changed" in run.task("models").error
-    assert len(site.space.matching("POST .*/model-versions/create")) == before
+    assert site.space.matching("POST .*/model-versions/create") == []
 
 
-def test_the_deployment_is_there(site: Site) -> None:
-    job = site.client.jobs.get(site.job_id).settings
-    assert job is not None
-    assert (job.name, job.schedule and job.schedule.pause_status) == ("[dev ann] catalogger-registration", PAUSED)
-    ((wheel, *_),) = [env.spec.dependencies or [] for env in job.environments or [] if env.spec]
-    assert wheel in {f"{site.root}/artifacts/.internal/{Path(wheel).name}"}
-    with site.client.workspace.download(wheel) as file:
-        assert file.read(2) == b"PK"
-    assert not any(path.endswith("deploy.lock") for path in site.space.deployed.files.paths)
+def test_in_production_all_is_the_service_principals(tmp_path: Path, tracking: str, wheel: Path) -> None:
+    with Workspace(tmp_path / "uc", tokens={BOB: "0000-app"}, tracking=tracking) as space:
+        space.add_schema("main.ml")
+        client = WorkspaceClient(host=space.url, token=BOB)
+        config = resolved(read(), "prod", {"notify": "team@example.com"}, user="0000-app")
+        root = "/Workspace/Users/0000-app/.bundle/catalogger/prod"
+        made = deploy(client, config, root, _bundle(tmp_path / "bundle"), wheel)
+        job = client.jobs.get(made["resources.jobs.registration.id"])
+        assert job.run_as_user_name == "0000-app"
+        assert job.settings is not None
+        assert (job.settings.name, job.settings.schedule and job.settings.schedule.pause_status) == (JOB, None)
+        assert client.registered_models.get("main.ml.bge_small").owner == "0000-app"
+        assert [path for path in space.deployed.files.paths if not path.startswith("/Users/0000-app/.bundle/")] == []
 
 
 # The wheel and its environment
