@@ -14,6 +14,9 @@ from catalogger.cli.main import run
 from catalogger.cli.output import fail
 from catalogger.errors import AccessDenied, CataloggerError, UsageError
 
+_OWN = ("DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "DATABRICKS_AUTH_TYPE", "DATABRICKS_CONFIG_PROFILE")
+"""Any of these says how to sign in, to every process."""
+
 
 @click.command(context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
 @click.option("--hf-token-secret", default="", metavar="SCOPE/KEY", help="Secret to set HF_TOKEN to; empty for none.")
@@ -50,7 +53,7 @@ def _credentials() -> dict[str, str]:
     """Variables by which the processes that a task starts sign in as it does: a runtime's credentials are in the task's
     memory only.  None where others are set, which such processes find by themselves.
     """
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ or any(name in os.environ for name in _OWN):
         return {}
     from databricks.sdk.core import Config
 
