@@ -4,6 +4,7 @@
     ├── UsageError                     2   the request itself is wrong; nothing was changed
     │   ├── RecipeNotFound
     │   ├── RecipeInvalid
+    │   ├── ManifestInvalid
     │   ├── NameInvalid
     │   └── SourceInvalid
     ├── CheckpointError                2   the source is no usable checkpoint; nothing was changed
@@ -12,6 +13,7 @@
     ├── CheckFailed                    2   findings of severity error; nothing was changed
     ├── ProofRefused                   2   too little memory to load the model; nothing was changed
     ├── ProofFailed                    2   the model does not load, or answers wrongly; nothing was changed
+    ├── NothingRecorded                2   the version has no digests to compare with; nothing was changed
     ├── NotEligible                    2   provisioned throughput does not serve the version; nothing was created
     ├── UnitUnknown                    2   it serves the version, by a unit not known here; nothing was created
     ├── AccessDenied                   4   authentication or permission
@@ -106,6 +108,23 @@ class RecipeInvalid(UsageError):
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(
             f"The recipe {file} has {count}:\n" + "\n".join(lines), "`log-model recipes NAME` shows one that is right."
+        )
+
+
+class ManifestInvalid(UsageError):
+    """Manifest files that break the schema, or name what is not there.  `problems` holds every one of them as (file,
+    line, key, text).
+    """
+
+    code = "manifest-invalid"
+
+    def __init__(self, problems: Sequence[tuple[str, int | None, str, str]], fix: str = "") -> None:
+        self.problems = tuple(problems)
+        lines = [f"  {_place(file, line)}: {key + ': ' if key else ''}{text}" for file, line, key, text in problems]
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(
+            f"The manifest has {count}:\n" + "\n".join(lines),
+            fix or "`log-model schema manifest` prints what it may hold; editors complete and check by it.",
         )
 
 
@@ -207,6 +226,20 @@ class ProofFailed(CataloggerError):
         super().__init__(
             f"The model {reason}.{said}",
             "Mend the model; where this machine is at fault and not the model, log it without --prove.",
+        )
+
+
+class NothingRecorded(CataloggerError):
+    """A registered version of which no digests are recorded, so that nothing can be compared.  Nothing was changed."""
+
+    code = "nothing-recorded"
+    exit_code = 2
+
+    def __init__(self, version: str, why: str) -> None:
+        self.version, self.why = version, why
+        super().__init__(
+            f'Of "{version}" no digests are recorded: {why}.',
+            "Register it by catalogger: it records one of every file.",
         )
 
 

@@ -16,6 +16,9 @@ STAIRS = [
     *(
         "errors",
         "lines",
+        "notebook",
+        "quiet",
+        "page",
         "files",
         "progress",
         "remote",
@@ -24,6 +27,7 @@ STAIRS = [
         "validators",
         "loggers",
         "serving",
+        "fleet",
         "cli",
     ),
 ]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
+import json
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,10 +33,13 @@ from catalogger.errors import (
     DiskError,
     NetworkUnreachable,
     RepositoryNotFound,
+    UsageError,
     human,
 )
 from catalogger.files.digests import DigestMemory, git_blob, hash_file
+from catalogger.files.rate import limit, pace
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONNECTIONS = 8
 _TRIES = 4
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -49,19 +55,34 @@ def open_hub(repo: str, revision: str | None, asked: str, *, allow_pickle: bool 
     if _offline():
         folder = _cached_folder(repo, revision, "config.json")
         return open_folder(folder, Origin("hub", repo, folder.name, asked), allow_pickle=allow_pickle)
-    listing = _list(repo, revision)
+    listing = listed(repo, revision)
     origin = Origin("hub", repo, listing.commit, asked)
     chosen = select(listing.files)
     require_config(chosen, origin)
     names = (*chosen.small, *chosen.code)
     _require_small(origin, [listing.files[name] for name in names])
     with ThreadPoolExecutor(_CONNECTIONS) as pool, translated(repo, revision):
-        small = dict(zip(names, pool.map(lambda path: _small(origin, listing.files[path]), names), strict=True))
+        small = dict(zip(names, pool.map(lambda path: small_file(origin, listing.files[path]), names), strict=True))
         shards = tuple(pool.map(lambda path: _header(origin, listing.files[path]), chosen.weights))
         _remember_revision(repo, revision, listing.commit)
     return assemble(
         origin, chosen, small, shards, listing.files, licence=listing.licence, root=None, allow_pickle=allow_pickle
     )
+
+
+def commit_of(repo: str, revision: str | None) -> str:
+    """The commit that a branch or tag is now, by one request; a commit is itself, by none.
+
+    Raises RepositoryNotFound, AccessDenied, NetworkUnreachable.
+    """
+    from huggingface_hub import HfApi
+
+    if revision and _COMMIT.fullmatch(revision):
+        return revision
+    if _offline():
+        return _cached_folder(repo, revision, "config.json").name
+    with translated(repo, revision):
+        return str(_patiently(lambda: HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)).sha)
 
 
 def python_files(repo: str, revision: str | None, probe: str) -> tuple[str, dict[str, bytes]]:
@@ -72,14 +93,30 @@ def python_files(repo: str, revision: str | None, probe: str) -> tuple[str, dict
     if _offline():
         folder = _cached_folder(repo, revision, probe)
         return folder.name, {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
-    listing = _list(repo, revision)
+    listing = listed(repo, revision)
     origin = Origin("hub", repo, listing.commit, repo)
     names = select(listing.files).code
     _require_small(origin, [listing.files[name] for name in names])
     with translated(repo, revision):
-        code = {path: _small(origin, listing.files[path]) for path in names}
+        code = {path: small_file(origin, listing.files[path]) for path in names}
         _remember_revision(repo, revision, listing.commit)
     return listing.commit, code
+
+
+def branches(repo: str) -> Mapping[str, str]:
+    """The commit of every branch and tag of a repository, by its name.  One request.
+
+    Raises what `open_hub` raises.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
+
+    if _offline():
+        raise NetworkUnreachable("HF_HUB_OFFLINE is set, so the Hub is not asked.", "Unset it.")
+    url = f"{constants.ENDPOINT}/api/models/{repo}/refs"
+    with translated(repo, None):
+        told = json.loads(_patiently(lambda: _get(url, build_hf_headers(), LARGEST_SMALL)))
+    return {str(ref["name"]): str(ref["targetCommit"]) for ref in (*told["tags"], *told["branches"])}
 
 
 def fetch(checkpoint: Checkpoint, memory: DigestMemory) -> Checkpoint:
@@ -123,23 +160,25 @@ def cache_root() -> Path:
 
 
 @dataclass(frozen=True)
-class _Listing:
+class Listing:
+    """What the Hub says of a repository: the commit, every file with its size and digest, the card's licence."""
+
     commit: str
     files: Mapping[str, File]
     licence: str | None
 
 
-def _list(repo: str, revision: str | None) -> _Listing:
-    """What the Hub says of a repository: the commit behind the revision, every file with its size and digest."""
+def listed(repo: str, revision: str | None) -> Listing:
+    """The repository at the revision, by one request."""
     from huggingface_hub import HfApi
 
     with translated(repo, revision):
         info = _patiently(lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT))
-    files = {s.rfilename: _listed(s) for s in info.siblings or []}
-    return _Listing(str(info.sha), files, licence_id(info.card_data or {}))
+    files = {s.rfilename: _file(s) for s in info.siblings or []}
+    return Listing(str(info.sha), files, licence_id(info.card_data or {}))
 
 
-def _listed(sibling: Any) -> File:
+def _file(sibling: Any) -> File:
     lfs = sibling.lfs
     return File(sibling.rfilename, sibling.size or 0, lfs["sha256"] if lfs else None, None if lfs else sibling.blob_id)
 
@@ -185,7 +224,7 @@ def _require_small(origin: Origin, files: Iterable[File]) -> None:
             raise CheckpointError(origin.location, what)
 
 
-def _small(origin: Origin, file: File) -> bytes:
+def small_file(origin: Origin, file: File) -> bytes:
     """The content of a small file, which is what its digest says."""
     for last in (False, True):
         path = _download(origin, file.path)
@@ -240,7 +279,30 @@ def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
 def _download(origin: Origin, path: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    return Path(_patiently(lambda: hf_hub_download(origin.location, path, revision=origin.revision)))
+    more = {"tqdm_class": _paced()} if limit() else {}
+    return Path(_patiently(lambda: hf_hub_download(origin.location, path, revision=origin.revision, **more)))
+
+
+def _paced() -> type[Any]:
+    """A bar that shows nothing and lets no more bytes pass than the limit allows.
+
+    Raises UsageError where this huggingface_hub takes none.
+    """
+    from huggingface_hub import hf_hub_download
+    from tqdm import tqdm
+
+    if "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
+        raise UsageError("--max-rate needs a newer huggingface_hub.", "pip install 'huggingface_hub>=1.0'")
+
+    class Paced(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *_: Any, **given: Any) -> None:
+            super().__init__(total=given.get("total"), disable=True)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            pace(int(n or 0))
+            return None
+
+    return Paced
 
 
 def _patiently(call: Callable[[], Any]) -> Any:

@@ -18,7 +18,7 @@ from catalogger.checkpoints.facts import Checkpoint, Origin
 from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, open_folder
 from catalogger.checkpoints.selection import TOKENIZER, Selection
 from catalogger.errors import CheckpointError, human
-from catalogger.recipes.lookup import NOT_YAML
+from catalogger.recipes.documents import NOT_YAML
 
 MLMODEL = "MLmodel"
 _LARGEST_TEXT = 16_000_000  # bytes; an MLmodel, requirements or example file above it is none

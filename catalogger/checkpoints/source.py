@@ -38,6 +38,15 @@ def open_source(asked: str, *, allow_pickle: bool = False) -> Checkpoint:
     )
 
 
+def hub_reference(asked: str) -> tuple[str, str | None] | None:
+    """Repository and revision, where `open_source` would ask the Hub; None for what is on this machine."""
+    path = _path(asked)
+    if asked.startswith(("package:", ".", "/", "~")) or (path and path.exists()):
+        return None
+    found = _REPO.fullmatch(asked)
+    return (found["repo"], found["revision"]) if found else None
+
+
 def _path(asked: str) -> Path | None:
     """The path, or None for what the system takes for none: too long, of an unknown user, behind a closed folder."""
     if not asked:

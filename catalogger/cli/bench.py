@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import NetworkUnreachable, UsageError
+from catalogger.quiet import quiet
 
 if TYPE_CHECKING:
     from catalogger.serving.bench.results import LoadTest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--parallel", metavar="N,N,…", help="Requests at the same time, a step each.  [default: 1,2,4,8,… 128]")
 @click.option("--input-tokens", type=int, metavar="N", help="Tokens of each prompt.  [default: 2048; 512 to embed]")
 @click.option("--output-tokens", type=int, metavar="N", help="Tokens of each answer.  [default: 256]")
-@click.option("--tokenizer", metavar="DIR", type=click.Path(path_type=Path), help="The model's checkpoint folder.")
+@click.option("--tokenizer", metavar="SOURCE", help="The model's checkpoint, a folder or ORG/REPO.")
 @click.option("--seconds", type=float, default=30.0, metavar="S", help="How long a step is measured.  [default: 30]")
 @click.option("--requests", type=int, metavar="N", help="Measure so many requests of each stream instead.")
 @click.option("--plateau", type=float, default=5.0, metavar="PERCENT", help="What a step must add.  [default: 5]")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
+from catalogger.quiet import quiet
 
 if TYPE_CHECKING:
     from catalogger.loggers import Checked

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError
+from catalogger.quiet import quiet
 
 
 @click.command("endpoints")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sys
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +18,7 @@ from catalogger.errors import (
     UsageError,
     masked,
 )
+from catalogger.quiet import quiet
 
 if TYPE_CHECKING:
     from catalogger.loggers import Outcome
@@ -133,16 +130,3 @@ def _pair(tag: str) -> tuple[str, str]:
     if not equals or not key:
         raise UsageError(f'The tag "{tag}" has no value.', "Write --tag KEY=VALUE.")
     return key, value
-
-
-def quiet(*, debug: bool) -> None:
-    """MLflow, Alembic and Transformers tell much that is not ours to tell; --debug lets them."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if debug:
-        return
-    warnings.simplefilter("ignore")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    for name in ("mlflow", "alembic", "huggingface_hub", "transformers", "databricks"):
-        logging.getLogger(name).setLevel(logging.ERROR)

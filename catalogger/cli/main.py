@@ -22,7 +22,13 @@ _VERBS = {
     "query": ("catalogger.cli.query", "command"),
     "bench": ("catalogger.cli.bench", "command"),
     "endpoints": ("catalogger.cli.endpoints", "endpoints_command"),
+    "sync": ("catalogger.cli.sync", "sync_command"),
+    "schema": ("catalogger.cli.sync", "schema_command"),
     "teardown": ("catalogger.cli.endpoints", "teardown_command"),
+    "verify": ("catalogger.cli.verify", "command"),
+    "outdated": ("catalogger.cli.outdated", "command"),
+    "promote": ("catalogger.cli.promote", "command"),
+    "clean": ("catalogger.cli.clean", "command"),
 }
 
 

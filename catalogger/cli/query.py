@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError, human
+from catalogger.quiet import quiet
 
 if TYPE_CHECKING:
     from catalogger.serving.endpoint import Endpoint

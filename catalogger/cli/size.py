@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError
+from catalogger.quiet import quiet
 
 if TYPE_CHECKING:
     from catalogger.serving.sizing import Workload

@@ -18,8 +18,9 @@ from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import prove
 from catalogger.loggers.registries import open_unity
 from catalogger.loggers.registry import existing
+from catalogger.loggers.request import Request
 from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, sqlite_file, translated
-from catalogger.loggers.work import Request, work_on
+from catalogger.loggers.work import work_on
 from catalogger.progress import Progress, Silent
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Report, Target, check_name, default_name, environment, run_rules

@@ -51,6 +51,13 @@ def newest_tags(stores: Stores, name: str) -> tuple[str, dict[str, str]] | None:
     return str(number), {str(key): str(value) for key, value in tags}
 
 
+def aliases(stores: Stores, name: str) -> dict[str, str]:
+    """Version numbers by alias in an embedded store."""
+    file = sqlite_file(stores.registry_uri)
+    query = "select alias, version from registered_model_aliases where name = ?"
+    return {str(alias): str(version) for alias, version in _rows(file, query, name)} if file else {}
+
+
 def _rows(file: Path, query: str, *values: object) -> list[tuple[object, ...]]:
     """The rows; none where the file is no database, is locked, or has no such table."""
     try:

@@ -5,7 +5,6 @@ Everything that can be known beforehand is known before a weight moves; whatever
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +16,14 @@ from catalogger.checkpoints import Checkpoint, open_source, save_objects
 from catalogger.errors import UsageError
 from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
+from catalogger.files.temporary import temporary
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.registries import Upload, look
+from catalogger.loggers.request import LATER, Request, Tracking
 from catalogger.loggers.stores import Stores, choose_stores, require_reachable
 from catalogger.loggers.unity_databricks import fits_unity_catalog
-from catalogger.loggers.work import LATER, Request, Tracking, work_on
+from catalogger.loggers.work import work_on
 from catalogger.progress import Progress, Silent
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Target, check_alias, check_name, default_name, environment, run_rules
@@ -97,8 +98,8 @@ def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: 
     if model is not None:
         artifacts = artifacts_to_be(request.stores)  # beside them, so that what is saved here can be linked
         folder = existing(artifacts) if artifacts else None
-        with tempfile.TemporaryDirectory(prefix=".catalogger-", dir=folder) as temporary:
-            yield save_objects(model, tokenizer, Path(temporary))
+        with temporary("saved", beside=folder) as saved:
+            yield save_objects(model, tokenizer, saved)
         return
     asked = str(source) if source is not None else request.recipe.published()
     request.progress.say(f"Reading {asked}")

@@ -13,6 +13,7 @@ from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.facts import INDEX
 from catalogger.checkpoints.logged import TOKENIZER_FOLDER
 from catalogger.checkpoints.selection import TOKENIZER, is_licence, select
+from catalogger.files.digests import DigestMemory
 from catalogger.loggers.stores import local_folder
 from catalogger.recipes import Recipe
 
@@ -93,6 +94,29 @@ def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> s
     return _digest(recipe, flavor, files)
 
 
+def effect(recipe: Recipe, flavor: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the recipe adds to the digests: all of it that changes what is logged."""
+    return {
+        "task": recipe.task,
+        "metadata": recipe.metadata,
+        "requirements": recipe.requirements,
+        "flavor": {k: flavor[k] for k in ("pipeline_model_type", "torch_dtype") if k in flavor},
+    }
+
+
+def digest_of(effect: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
+    """One digest over the recipe's effect and what is known of every file."""
+    return hashlib.sha256(json.dumps({**effect, "files": sorted(files)}, sort_keys=True).encode()).hexdigest()
+
+
+def remembered(staged: Layout, checkpoint: Checkpoint, memory: DigestMemory) -> Layout:
+    """The layout with the digests of weight files on this machine that were hashed before, and are as they were."""
+    if checkpoint.root is None:
+        return staged
+    known = {i.weights: memory.recall(source_path(checkpoint, i)) for i in staged.weights if not i.sha256}
+    return staged.with_digests({weights: digest for weights, digest in known.items() if weights and digest})
+
+
 def source_path(checkpoint: Checkpoint, item: Item) -> Path:
     """The real weight file behind an item, links followed."""
     if checkpoint.root is None or item.weights is None:
@@ -128,11 +152,4 @@ def _licences(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Iterab
 
 
 def _digest(recipe: Recipe, flavor: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
-    effect = {
-        "task": recipe.task,
-        "metadata": recipe.metadata,
-        "requirements": recipe.requirements,
-        "flavor": {k: flavor[k] for k in ("pipeline_model_type", "torch_dtype") if k in flavor},
-        "files": sorted(files),
-    }
-    return hashlib.sha256(json.dumps(effect, sort_keys=True).encode()).hexdigest()
+    return digest_of(effect(recipe, flavor), files)

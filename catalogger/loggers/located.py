@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints import LoggedModel, open_logged
 from catalogger.checkpoints.folder import LARGEST_SMALL
 from catalogger.errors import CheckpointError, SourceInvalid
+from catalogger.files.temporary import temporary
 from catalogger.loggers.stores import choose_stores, local_folder, pointed_at, require_reachable, translated
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx")
@@ -33,15 +35,18 @@ def located(
         yield open_logged(folder), folder
         return
     stores = choose_stores(tracking_uri, registry_uri)
+    if stores.kind == "databricks" and model.startswith("models:/") and not stores.exist:
+        # Where nobody named a tracking store, that of the workspace is asked: to ask the embedded one would make it.
+        stores = replace(stores, tracking_uri=stores.registry_uri.replace("databricks-uc", "databricks", 1))
     if not stores.exist:
         raise CheckpointError(model, f'is not there: the store "{stores.registry_uri}" does not exist')
     require_reachable(stores)
-    with tempfile.TemporaryDirectory(prefix="catalogger-lint-") as temporary:
+    with temporary("lint") as fetched:
         with pointed_at(stores), translated(stores):
             location = _location(model, unity=stores.kind != "mlflow")
-            folder = local_folder(location) or (_fetched(location, temporary) if whole else None)
-            facts = open_logged(folder, location=location) if folder else _remote(location, Path(temporary))
-        yield facts, folder or Path(temporary)
+            folder = local_folder(location) or (_fetched(location, str(fetched)) if whole else None)
+            facts = open_logged(folder, location=location) if folder else _remote(location, fetched)
+        yield facts, folder or fetched
 
 
 def _location(model: str, *, unity: bool) -> str:

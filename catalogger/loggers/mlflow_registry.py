@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from catalogger.errors import RegistryError
 from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.record import Logged
-from catalogger.loggers.registry import FINGERPRINT, Version, existing
+from catalogger.loggers.registry import FINGERPRINT, Standing, Version, existing
 from catalogger.loggers.stores import Stores
 from catalogger.validators import Existing
 
@@ -38,6 +38,14 @@ class MlflowRegistry:
         """The newest version of the name, by what its tags say; None where there is none."""
         found = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
         return next((existing(str(v.version), v.tags) for v in found), None)
+
+    def standing(self, name: str) -> Standing | None:
+        """The newest version with its tags, and where the aliases point."""
+        newest = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+        if not newest:
+            return None
+        aliases = {a: str(v) for a, v in self._client.get_registered_model(name).aliases.items()}
+        return Standing(str(newest[0].version), dict(newest[0].tags), aliases)
 
     def register(self, name: str, logged: Logged, tags: Mapping[str, str], description: str) -> Version:
         """A new version for the logged model, with its tags and description from the first moment.

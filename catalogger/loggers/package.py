@@ -11,6 +11,7 @@ from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.logged import MLMODEL
 from catalogger.errors import masked
 from catalogger.loggers.layout import Layout, stand_at
+from catalogger.loggers.manifest import MANIFEST
 from catalogger.loggers.record import POINTER, Logged
 from catalogger.validators.mlflow_versions import has
 
@@ -38,16 +39,6 @@ def point_at(logged: Logged, uri: str, mlflow_version: str) -> None:
         client.set_tag(logged.run_id, "catalogger.registered", uri)
 
 
-def manifest(fingerprint: str, tags: Mapping[str, str], aliases: tuple[str, ...], whole: Layout) -> Mapping[str, Any]:
-    """What a registered model says of itself, as JSON data; `whole` has every digest."""
-    return {
-        "fingerprint": fingerprint,
-        "tags": dict(tags),
-        "aliases": list(aliases),
-        "files": {i.path: {"size": i.size, "sha256": i.sha256} for i in whole.items},
-    }
-
-
 def restore(package: Path, folder: Path | None, location: str, layout: Layout) -> bool:
     """Bring the small files of a logged model back into the package, from its folder or its address; whether they are
     all there.
@@ -61,7 +52,8 @@ def restore(package: Path, folder: Path | None, location: str, layout: Layout) -
                 shutil.copyfile(file, package / path)
     elif not _downloaded(location, package):
         return False
-    (package / POINTER).unlink(missing_ok=True)
+    for own in (POINTER, MANIFEST):  # the one is the tracking server's only, the other is made anew
+        (package / own).unlink(missing_ok=True)
     small = Layout(tuple(i for i in layout.items if i.content is not None))
     return (package / MLMODEL).is_file() and stand_at(str(package), small)
 

@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from typing import Any
 
 from catalogger.checkpoints import LoggedModel, open_logged
 from catalogger.errors import ProofFailed, ProofRefused, UsageError, human
+from catalogger.files.temporary import temporary
 from catalogger.loggers import prove_child
 from catalogger.loggers.mlmodel import EXAMPLES
 from catalogger.loggers.proof import Proof, judged
@@ -199,8 +199,7 @@ def _is_plain(asked: object) -> bool:
 
 def _said(order: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
     """What the other process found.  Raises ProofFailed where it found nothing, with its last words."""
-    with tempfile.TemporaryDirectory(prefix="catalogger-proof-", ignore_cleanup_errors=True) as temporary:
-        scratch = Path(temporary)
+    with temporary("proof") as scratch:
         try:
             code = _run(order, scratch, timeout)
         except subprocess.TimeoutExpired as error:

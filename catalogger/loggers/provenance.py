@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.loggers.mlmodel import base_model
-from catalogger.loggers.registry import ARCHITECTURE, CHAT_TEMPLATE, FINGERPRINT, SHAPE, TASK
-from catalogger.recipes import NamedRecipe
+from catalogger.loggers.registry import (
+    ARCHITECTURE,
+    ASKED_REVISION,
+    CHAT_TEMPLATE,
+    FINGERPRINT,
+    REQUEST,
+    REVISION,
+    SHAPE,
+    SOURCE,
+    SOURCE_KIND,
+    TASK,
+)
+from catalogger.recipes import NamedRecipe, Recipe
+
+_LOGGED_AS = 1  # raised when of the same recipe and files something else is logged than before
 
 
 def version_tags(
@@ -23,16 +38,19 @@ def version_tags(
     `catalogger.`).
     """
     origin = checkpoint.origin
+    pinned = origin.kind == "hub" and origin.revision
     known = {
         FINGERPRINT: fingerprint,
         SHAPE: shape,
+        REQUEST: request_digest(recipe.recipe, origin.location, str(origin.revision)) if pinned else None,
         "catalogger.version": metadata.version("catalogger"),
         "catalogger.recipe": recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
         TASK: recipe.recipe.task,
-        "catalogger.source": origin.asked if origin.kind != "hub" else origin.location,
-        "catalogger.source_kind": origin.kind,
-        "catalogger.revision": origin.revision,
+        SOURCE: origin.asked if origin.kind != "hub" else origin.location,
+        SOURCE_KIND: origin.kind,
+        REVISION: origin.revision,
+        ASKED_REVISION: (origin.asked.partition("@")[2] or "main") if origin.kind == "hub" else None,
         "catalogger.base_model": base_model(recipe, checkpoint),
         ARCHITECTURE: checkpoint.architecture,
         "catalogger.dtype": checkpoint.dtype,
@@ -43,6 +61,12 @@ def version_tags(
         "catalogger.ignored": ",".join(sorted(ignored)) or None,
     }
     return {key: value for key, value in known.items() if value} | dict(given)
+
+
+def request_digest(recipe: Recipe, repo: str, commit: str) -> str:
+    """A digest over all that decides what is logged of a commit, but for code that is borrowed elsewhere."""
+    asked = {"logged_as": _LOGGED_AS, "recipe": recipe.model_dump(), "repo": repo, "commit": commit}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def description(recipe: NamedRecipe, checkpoint: Checkpoint) -> str:

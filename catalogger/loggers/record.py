@@ -22,6 +22,7 @@ from catalogger.files.place import Placed, Weights
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel
 from catalogger.loggers.layout import Item, Layout, source_path
+from catalogger.loggers.manifest import write_manifest
 from catalogger.loggers.outcome import Moved
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.stores import local_folder
@@ -52,7 +53,8 @@ class Logged:
 class Job:
     """What the flavor below needs to write one model.  `lint` raises where what was written is not right; `ahead` has
     begun to place the weights already; `package` gets the small files for a registry that takes files itself, to which
-    `points_to` leads where the weights are not logged too.
+    `points_to` leads where the weights are not logged too; `manifest` makes what a model with weights says of
+    itself, of their digests.
     """
 
     recipe: NamedRecipe
@@ -68,6 +70,7 @@ class Job:
     ahead: Placing | None = None
     package: Path | None = None
     points_to: Mapping[str, Any] | None = None
+    manifest: Callable[[Mapping[str, str]], Mapping[str, Any]] | None = None
 
     def placing(self, items: Iterable[Item], folder: Path | None) -> Placing:
         """Begin to place these weight files in the folder, or only to hash them where that is None."""
@@ -165,11 +168,14 @@ class _Flavor:
         if job.points_to:
             (folder / POINTER).write_text(json.dumps(job.points_to, indent=2) + "\n")
             self.how = "in the registry"
-        elif placed := local_folder(self.location):
+            return
+        if placed := local_folder(self.location):
             self._made = placed
             self._place(placed)
         else:
             self._link_for_upload(folder)
+        if job.manifest:
+            write_manifest(folder, job.manifest(self.digests), without={MLMODEL})  # which MLflow may write once more
 
     def _place(self, folder: Path) -> None:
         """Weights straight into the local artifact folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from catalogger.loggers.layout import Layout
@@ -14,6 +14,13 @@ SHAPE = "catalogger.shape"
 TASK = "catalogger.task"
 ARCHITECTURE = "catalogger.architecture"
 CHAT_TEMPLATE = "catalogger.chat_template_sha256"
+SOURCE = "catalogger.source"
+SOURCE_KIND = "catalogger.source_kind"
+REVISION = "catalogger.revision"
+ASKED_REVISION = "catalogger.asked_revision"
+"""The branch or tag as it was written, `main` where none was."""
+REQUEST = "catalogger.request"
+"""A digest over recipe, repository and commit: where it is the same, what would be logged is the same."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,18 @@ class Version:
     run_id: str | None
     tags: Mapping[str, str]
     location: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands under a name: the newest ready version by its tags, and version numbers by alias.  `gaps` names what
+    the registry has no place for: `aliases`, `tags`.
+    """
+
+    number: str
+    tags: Mapping[str, str]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    gaps: frozenset[str] = frozenset()
 
 
 class Registry(Protocol):

@@ -88,5 +88,17 @@ class Surface(Protocol):
     def set_alias(self, name: str, alias: str, number: str) -> None:
         """Set or move an alias."""
 
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Take an alias away."""
+
     def set_tag(self, name: str, number: str, key: str, value: str) -> None:
         """Set a tag of a version."""
+
+    def model_tags(self, name: str) -> Mapping[str, str]:
+        """The tags of the model itself."""
+
+    def set_model_tag(self, name: str, key: str, value: str) -> None:
+        """Set a tag of the model itself."""
+
+    def names(self, within: str | None) -> list[str]:
+        """The full names of all models that one may see, or of those `within` a `catalog.schema`."""

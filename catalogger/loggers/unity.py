@@ -7,7 +7,6 @@ up: its version is pending, and its description names the content that it is to 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,15 +17,14 @@ from typing import Any
 from catalogger.errors import CataloggerError, NotEnoughRoom, Refused, RegistryError
 from catalogger.files.digests import Tick
 from catalogger.loggers.layout import Layout, stand_at
+from catalogger.loggers.manifest import MANIFEST, read_manifest, write_manifest
 from catalogger.loggers.record import Logged
-from catalogger.loggers.registry import FINGERPRINT, SHAPE, Version, existing
+from catalogger.loggers.registry import FINGERPRINT, SHAPE, Standing, Version, existing
 from catalogger.loggers.surface import FAILED, PENDING, READY, Mark, Row, Surface
 from catalogger.remote.patience import TryAgain, patiently
 from catalogger.remote.storage import Sending, Sent, Storage
 from catalogger.validators import Existing
 
-MANIFEST = "catalogger.json"
-"""The file of a registered model that says what the model is: tags, fingerprint, every file with size and digest."""
 _ABANDONED = 24 * 3600  # seconds after which a pending version of another run is not being worked on any more
 _TRIES = 30  # new numbers to ask for while others are given the same
 
@@ -79,7 +77,17 @@ class UnityRegistry:
         row = ready[-1]
         if "tags" not in self.surface.gaps:
             return existing(row.number, self.surface.version(name, row.number).tags or {})
-        return existing(row.number, self._manifest(name, row).get("tags", {}))
+        return existing(row.number, self._tags_of_manifest(name, row))
+
+    def standing(self, name: str) -> Standing | None:
+        """The newest ready version with its tags, and where the aliases point."""
+        ready = [r for r in self._versions(name, fresh=True) if r.status == READY]
+        if not ready:
+            return None
+        gaps = self.surface.gaps
+        row = ready[-1] if "tags" in gaps else self.surface.version(name, ready[-1].number)
+        tags = row.tags if row.tags is not None else self._tags_of_manifest(name, row)
+        return Standing(row.number, tags, {} if "aliases" in gaps else self.surface.aliases(name), gaps)
 
     def is_whole(self, version: Version, layout: Layout) -> bool:
         return stand_at(version.location, layout)
@@ -173,7 +181,7 @@ class UnityRegistry:
         self._require_room(name, row, storage, sum(f.size for f in offer.files() if there.get(f.path) != f.size))
         sent = storage.send(offer.files(), tick)
         mark, manifest = offer.seal(sent.digests)
-        (offer.folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        write_manifest(offer.folder, manifest)
         offer = replace(offer, mark=mark)
         if extra := set(there) - {f.path for f in offer.files()}:
             storage.remove(sorted(extra))
@@ -210,15 +218,10 @@ class UnityRegistry:
     def _is_ours(self, name: str, row: Row) -> bool:
         return self.surface.version(name, row.number).location == row.location
 
-    def _manifest(self, name: str, row: Row) -> Mapping[str, Any]:
+    def _tags_of_manifest(self, name: str, row: Row) -> Mapping[str, str]:
         """What the version says of itself; nothing where it has no manifest that can be read."""
-        if not row.mark:
-            return {}
-        try:
-            manifest = json.loads(self.surface.storage(name, row, write=False).read(MANIFEST))
-        except (CataloggerError, ValueError):
-            return {}
-        return manifest if isinstance(manifest, dict) and isinstance(manifest.get("tags"), dict) else {}
+        found = read_manifest(lambda: self.surface.storage(name, row, write=False)) if row.mark else None
+        return found.tags if found else {}
 
     def _versions(self, name: str, *, fresh: bool = False) -> list[Row]:
         """In numeric order; asked once, unless what is fresh is wanted."""

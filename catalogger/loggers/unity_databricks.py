@@ -149,6 +149,31 @@ class DatabricksSurface:
             body = {"name": name, "alias": alias, "version": number}
             self._rest.call("POST", f"{_API}/registered-models/alias", body)
 
+    def delete_alias(self, name: str, alias: str) -> None:
+        with needing("set an alias of", name):
+            self._rest.call("DELETE", f"{_API}/registered-models/alias", {"name": name, "alias": alias})
+
+    def model_tags(self, name: str) -> Mapping[str, str]:
+        return _told((self._model(name) or {}).get("tags"))
+
+    def set_model_tag(self, name: str, key: str, value: str) -> None:
+        with needing("set a tag of", name):
+            body = {"name": name, "key": _TAG.sub("_", key), "value": value[:_TAG_VALUE]}
+            self._rest.call("POST", f"{_API}/registered-models/set-tag", body)
+
+    def names(self, within: str | None) -> list[str]:
+        catalog, _, schema = (within or "").partition(".")
+        query: dict[str, Any] = {"max_results": _PAGE}
+        query |= {"catalog_name": catalog, "schema_name": schema} if within else {}
+        names: list[str] = []
+        with needing("look at", within or "its catalogs"):
+            while True:
+                answer = self._rest.call("GET", f"{_UC}/models", query=query)
+                names += [str(m.get("full_name")) for m in answer.get("registered_models") or []]
+                if not (token := answer.get("next_page_token")):
+                    return sorted(names)
+                query["page_token"] = token
+
     def set_tag(self, name: str, number: str, key: str, value: str) -> None:
         with needing("set a tag of", name):
             body = {"name": name, "version": number, "key": _TAG.sub("_", key), "value": value[:_TAG_VALUE]}
@@ -243,7 +268,6 @@ def fits_unity_catalog(key: str, value: str) -> bool:
 
 
 def _row(found: Mapping[str, Any], *, tags: bool) -> Row:
-    told = {_OURS.sub("catalogger.", str(t.get("key"))): str(t.get("value")) for t in found.get("tags") or []}
     return Row(
         number=str(found.get("version")),
         status=str(found.get("status")),
@@ -251,5 +275,10 @@ def _row(found: Mapping[str, Any], *, tags: bool) -> Row:
         description=str(found.get("description") or ""),
         run_id=found.get("run_id"),
         created=float(found.get("creation_timestamp") or 0) / 1000,
-        tags=told if tags else None,
+        tags=_told(found.get("tags")) if tags else None,
     )
+
+
+def _told(tags: Any) -> dict[str, str]:
+    """Tags by their keys as catalogger writes them."""
+    return {_OURS.sub("catalogger.", str(t.get("key"))): str(t.get("value")) for t in tags or []}

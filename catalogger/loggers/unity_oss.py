@@ -121,8 +121,24 @@ class OssSurface:
     def set_alias(self, name: str, alias: str, number: str) -> None:
         raise NotImplementedError("open-source servers have no aliases")
 
+    def delete_alias(self, name: str, alias: str) -> None:
+        raise NotImplementedError("open-source servers have no aliases")
+
     def set_tag(self, name: str, number: str, key: str, value: str) -> None:
         raise NotImplementedError("open-source servers have no tags")
+
+    def model_tags(self, name: str) -> Mapping[str, str]:
+        return {}
+
+    def set_model_tag(self, name: str, key: str, value: str) -> None:
+        raise NotImplementedError("open-source servers have no tags")
+
+    def names(self, within: str | None) -> list[str]:
+        catalog, _, schema = (within or "").partition(".")
+        query = {"catalog_name": catalog, "schema_name": schema} if within else {}
+        with needing("look at", within or "its catalogs"):
+            found = list(self._pages("/models", "registered_models", query))
+        return sorted(f"{m['catalog_name']}.{m['schema_name']}.{m['name']}" for m in found)
 
     def _found(self, path: str) -> dict[str, Any] | None:
         """The object; None where the server says that there is none."""

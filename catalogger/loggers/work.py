@@ -3,71 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
 from catalogger.errors import human, masked
-from catalogger.files.digests import DigestMemory, Tick, cache_folder
-from catalogger.files.place import Weights, existing
+from catalogger.files.digests import Tick, cache_folder
+from catalogger.files.place import existing
+from catalogger.files.temporary import marked, temporary
 from catalogger.files.workers import Workers
-from catalogger.loggers import mlmodel
+from catalogger.loggers import mlmodel, unfinished
 from catalogger.loggers.glance import artifacts_to_be, may_hold
-from catalogger.loggers.layout import Layout, fingerprint, layout, shape_digest, source_path, stand_at
-from catalogger.loggers.lock import registration_lock
+from catalogger.loggers.layout import (
+    Layout,
+    effect,
+    fingerprint,
+    layout,
+    remembered,
+    shape_digest,
+    source_path,
+    stand_at,
+)
+from catalogger.loggers.lock import make_embedded, registration_lock
+from catalogger.loggers.manifest import manifest
 from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.outcome import Moved, Outcome, Plan
-from catalogger.loggers.package import manifest, point_at, pointer, restore
+from catalogger.loggers.package import point_at, pointer, restore
+from catalogger.loggers.page import page_of
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
 from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
 from catalogger.loggers.record import Job, Logged, log, preview
-from catalogger.loggers.registries import Upload, open_registry, open_unity
+from catalogger.loggers.registries import open_registry, open_unity
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
-from catalogger.loggers.stores import Stores, local_folder, pointed_at, translated
+from catalogger.loggers.request import LOGGED, NAMED, Request
+from catalogger.loggers.stores import local_folder, pointed_at, translated
 from catalogger.loggers.surface import Mark
 from catalogger.loggers.unity import Offer, UnityRegistry
-from catalogger.progress import Progress
-from catalogger.recipes import NamedRecipe
 from catalogger.remote.storage import Sending
 from catalogger.validators import Facts, Report, run_rules
-
-LOGGED = ("ML",)
-"""Rules on the model as it is written."""
-NAMED = ("UC004", "TK007")
-"""Rules that compare with what is registered under the name already."""
-LATER = LOGGED + NAMED
-
-
-Tracking = Literal["auto", "full"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, checked as far as it can be without looking at the checkpoint."""
-
-    recipe: NamedRecipe
-    name: str
-    name_was_derived: bool
-    stores: Stores
-    progress: Progress
-    aliases: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    weights: Weights = "auto"
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-    ignore: tuple[str, ...] = ()
-    memory: DigestMemory = field(default_factory=DigestMemory)
-    prove: bool = False
-    upload: Upload = "auto"
-    tracking: Tracking = "auto"
 
 
 class Work:
@@ -123,7 +102,7 @@ class Work:
             self._begun_early(alone=alone),
         ):
             if not self._sends:
-                with self._stores():
+                with self._stores(make=True):
                     registry = MlflowRegistry(request.stores)
                     return self._unchanged(registry) or self._log_and_register(registry)
             unity = open_unity(
@@ -137,11 +116,13 @@ class Work:
                 return unchanged  # before MLflow is imported, which takes seconds
             if request.stores.kind == "oss" and (self._root() or "file:").startswith("file:"):
                 self._begin_hashing()
-            with self._packing(alone=alone), self._stores():
+            with self._packing(alone=alone), self._stores(make=True):
                 return self._log_and_send(unity)
 
     @contextmanager
-    def _stores(self) -> Iterator[None]:
+    def _stores(self, *, make: bool = False) -> Iterator[None]:
+        if make:
+            make_embedded(self.request.stores)
         with pointed_at(self.request.stores), translated(self.request.stores):
             yield
 
@@ -165,17 +146,14 @@ class Work:
     def _packing(self, *, alone: bool) -> Iterator[None]:
         """The package's folder; where no other run can be at work, what a killed one left there goes away first."""
         if not alone:
-            with tempfile.TemporaryDirectory(prefix="catalogger-") as temporary:
-                self._package = Path(temporary) / "model"
+            with temporary("package") as folder:
+                self._package = folder / "model"
                 yield
             return
         job = f"{self.request.stores.registry_uri} {self.request.name}"
-        self._package = cache_folder() / "packages" / hashlib.sha256(job.encode()).hexdigest()[:16]
-        shutil.rmtree(self._package, ignore_errors=True)
-        try:
+        with marked(cache_folder() / "packages" / hashlib.sha256(job.encode()).hexdigest()[:16]) as folder:
+            self._package = folder / "model"
             yield
-        finally:
-            shutil.rmtree(self._package, ignore_errors=True)
 
     def _log_and_register(self, registry: MlflowRegistry) -> Outcome:
         earlier = self._logged_before()
@@ -201,9 +179,9 @@ class Work:
             return self._prove()
 
     def _prove(self) -> Proof:
-        with findings_kept(self.report), tempfile.TemporaryDirectory(prefix="catalogger-proof-") as temporary:
+        with findings_kept(self.report), temporary("proof") as folder:
             return prove(
-                staged(self._job(), Path(temporary) / "model"),
+                staged(self._job(), folder / "model"),
                 self.request.recipe.recipe.task,
                 weight_bytes=self.checkpoint.weight_bytes,
                 trust_remote_code=self.request.trust_remote_code,
@@ -236,7 +214,7 @@ class Work:
         self.request.progress.say(f"Registering {self.request.name}")
         version = registry.register(self.request.name, logged, tags, description(self.request.recipe, self.checkpoint))
         registry.make_true(self.request.name, version, self.request.aliases, tags)
-        _forget(logged.run_id, _logged_key(digest))
+        unfinished.forget(logged.run_id, digest)
         return self._outcome("registered", version, logged)
 
     def _send(self, registry: UnityRegistry, logged: Logged) -> Outcome:
@@ -255,7 +233,7 @@ class Work:
             raise RuntimeError("the files were sent, and their digests are not known")
         self._notes += done.notes + registry.make_true(request.name, done.version, request.aliases, self._tags(digest))
         point_at(logged, f"models:/{request.name}/{done.version.number}", self._mlflow)
-        _forget(logged.run_id, _logged_key(self._shape()))
+        unfinished.forget(logged.run_id, self._shape())
         sent = done.sent
         moved = Moved(read=logged.moved.read + sent.read, written=logged.moved.written + sent.written, sent=sent.sent)
         how = "uploaded" if sent.sent else "copied" if sent.written >= self.layout.weight_bytes else "linked"
@@ -271,9 +249,14 @@ class Work:
     def _sealed(self, sent: Mapping[str, str]) -> tuple[Mark, Mapping[str, Any]]:
         """The mark and the manifest of the model, now that every digest is known."""
         whole = self._with_sent(sent)
-        digest = fingerprint(whole, self.request.recipe.recipe, self.fields) or ""
-        tags = self._tags(digest)
-        return Mark(self._shape(), digest), manifest(digest, tags, self.request.aliases, whole)
+        said = self._said(whole)
+        return Mark(self._shape(), said["fingerprint"]), said
+
+    def _said(self, whole: Layout) -> Mapping[str, Any]:
+        """The manifest of the model, of which every digest is known."""
+        recipe = self.request.recipe.recipe
+        digest = fingerprint(whole, recipe, self.fields) or ""
+        return manifest(digest, effect(recipe, self.fields), self._tags(digest), self.request.aliases, whole)
 
     def _with_sent(self, digests: Mapping[str, str]) -> Layout:
         return self.layout.with_digests(
@@ -289,28 +272,21 @@ class Work:
         transformers = mlmodel.wanted_version("transformers", recipe.recipe.transformers)
         self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, transformers)
         plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
-        if checkpoint.root is not None:
-            remembered = {
-                i.weights: self.request.memory.recall(source_path(checkpoint, i)) for i in plain.weights if not i.sha256
-            }
-            plain = plain.with_digests({w: d for w, d in remembered.items() if w and d})
-        self.layout = plain
+        self.layout = remembered(plain, checkpoint, self.request.memory)
 
     @contextmanager
     def _begun_early(self, *, alone: bool) -> Iterator[None]:
         """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
         staging = self._staging() if alone else None
-        try:
+        with ExitStack() as stack:
+            if staging:
+                stack.enter_context(marked(staging))
+            stack.callback(self._workers.stop)
             if self.request.weights == "link" and not self._sends:
                 self._begin_hashing()
             elif staging:
-                shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
                 self._ahead = self._job().placing(self.layout.weights, staging)
             yield
-        finally:
-            self._workers.stop()
-            if staging:
-                shutil.rmtree(staging, ignore_errors=True)
 
     def _staging(self) -> Path | None:
         """Where to copy to before MLflow can say where the model will stand; None where that might be in vain.
@@ -366,25 +342,13 @@ class Work:
 
         Where the weights are not logged, what is logged is known by its shape.
         """
-        import mlflow
-
         digest = self._shape() if self._sends else self._fingerprint()
-        if digest is None:
+        found = unfinished.find(self.request.name, digest, self._taken_up) if digest else None
+        if not found:
             return None
-        key = _logged_key(digest)
-        # A checked name holds letters, digits, _ and dots only, so that it can stand in a filter.
-        mine = f"tags.`{key}` LIKE '{self.request.name} %'"
-        runs = mlflow.search_runs(filter_string=mine, output_format="list", search_all_experiments=True)
-        for run in runs:
-            _, uri, location = run.data.tags[key].split(" ", 2)
-            if self._taken_up(location):
-                self.request.progress.say(
-                    "This content was logged by an earlier run that did not finish; registering that"
-                )
-                model_id = uri.removeprefix("models:/") if uri.startswith("models:/") else None
-                digests = {i.weights: i.sha256 for i in self.layout.weights if i.weights and i.sha256}
-                return Logged(uri, model_id, run.info.run_id, location, "in place", Moved(), digests)
-        return None
+        self.request.progress.say("This content was logged by an earlier run that did not finish; registering that")
+        digests = {i.weights: i.sha256 for i in self.layout.weights if i.weights and i.sha256}
+        return replace(found, digests=digests)
 
     def _taken_up(self, location: str) -> bool:
         folder = local_folder(location)
@@ -423,7 +387,7 @@ class Work:
             if self._sends
             else fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
         )
-        return {_logged_key(digest): f"{self.request.name} {uri} {location}"} if digest else {}
+        return unfinished.mark(self.request.name, digest, uri, location) if digest else {}
 
     def _job(self, tick: Tick = lambda _: None) -> Job:
         request, points_to = self.request, None
@@ -443,6 +407,7 @@ class Work:
             self._ahead,
             self._package,
             points_to,
+            None if self._sends else lambda digests: self._said(self.layout.with_digests(digests)),
         )
 
     def _fingerprint(self) -> str | None:
@@ -483,6 +448,7 @@ class Work:
             store_is_default=request.stores.is_default,
             plan=plan,
             proof=self._proof,
+            page=page_of(request.stores, request.name, version.number) if version else None,
             notes=self._notes
             + (
                 ("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)
@@ -503,14 +469,3 @@ def work_on(request: Request, facts: Facts, report: Report) -> Work:
     if borrowed := borrowed_repos(checkpoint) and facts.wanted.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
     return Work(request, replace(facts, checkpoint=checkpoint), report)
-
-
-def _forget(run_id: str, tag: str) -> None:
-    """Take the mark of an unfinished registration off the run."""
-    import mlflow
-
-    mlflow.MlflowClient().delete_tag(run_id, tag)
-
-
-def _logged_key(digest: str) -> str:
-    return f"catalogger.logged.{digest[:16]}"

@@ -4,23 +4,35 @@ once.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from catalogger.errors import RecipeInvalid, RecipeNotFound, UsageError
+from catalogger.recipes.documents import (
+    NOT_YAML,
+    Loader,
+    NotADocument,
+    Place,
+    Problem,
+    key_of,
+    line_of,
+    parse,
+    problems_of,
+)
 from catalogger.recipes.schema import Recipe
 
+INLINE = "inline"
+"""Name of a recipe that came without one, as keys and values."""
 LIBRARY = Path(__file__).with_name("library")
-NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError, OverflowError)
-"""What PyYAML raises for text that is no YAML, or for a value that is not of the type that its tag says."""
 _LARGEST = 64 * 1024  # bytes; a recipe is a page of text, anything larger is something else
 
 
@@ -49,29 +61,32 @@ def library() -> Mapping[str, Path]:
     return {path.stem: path for path in sorted(LIBRARY.rglob("*.yaml"), key=lambda path: path.stem)}
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> NamedRecipe:
-    """The recipe of this name, or of this file when the name is a path.
+def load_recipe(recipe: str | Mapping[str, Any], overrides: Sequence[str] = ()) -> NamedRecipe:
+    """The recipe of this name, of this file when the name is a path, or with these keys and values.
 
     `overrides` are `key=value` or `key.key=value`, the value read as YAML.
     Raises RecipeNotFound, or RecipeInvalid with every problem of the file.
     """
-    path = _path_of(name)
-    text = _text_of(path, name)
-    data, lines = _parse(text, name)
+    if isinstance(recipe, str):
+        name, path = recipe, _path_of(recipe)
+        stem, (data, lines) = path.stem, _parsed(_text_of(path, name), name)
+    else:
+        name = stem = INLINE
+        data, lines = copy.deepcopy(dict(recipe)), {}
     parent = data.pop("extends", None)
     if parent is not None:
         data = _merged(_parent(parent, name, lines), data)
-    problems: list[tuple[int | None, str, str]] = []
+    problems: list[Problem] = []
     for override in overrides:
         _override(data, override, problems)
     try:
-        recipe = Recipe.model_validate(data)
+        valid = Recipe.model_validate(data)
     except ValidationError as error:
-        problems += [(_line(lines, e["loc"]), _key(e["loc"]), _sentence(e)) for e in error.errors()]
+        problems += [(line_of(lines, at), key_of(at), said) for at, said in problems_of(error, Recipe)]
         raise RecipeInvalid(name, sorted(problems, key=lambda p: p[0] or 0)) from None
     if problems:
         raise RecipeInvalid(name, problems)
-    return NamedRecipe(path.stem, name, recipe)
+    return NamedRecipe(stem, name, valid)
 
 
 def all_recipes() -> Iterator[NamedRecipe]:
@@ -100,65 +115,20 @@ def _text_of(path: Path, name: str) -> str:
         raise RecipeInvalid(name, [(None, "", f"cannot be read: {error}")]) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML data without aliases (a recipe needs none, and they can blow up a small file)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-
-def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
-    loader = None
+def _parsed(text: str, name: str) -> tuple[dict[str, Any], dict[Place, int]]:
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise RecipeInvalid(name, [(1, "", "is not a mapping of keys to values")])
-        lines: dict[tuple[str | int, ...], int] = {}
-        twice: list[tuple[int | None, str, str]] = []
-        _walk(node, (), lines, twice)
-        if twice:
-            raise RecipeInvalid(name, twice)
-        data: dict[str, Any] = loader.construct_document(node)
-        return data, lines
-    except NOT_YAML as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error)
-        raise RecipeInvalid(name, [(mark.line + 1 if mark else None, "", f"is not YAML: {reason}")]) from error
-    finally:
-        if loader:
-            loader.dispose()
+        return parse(text)
+    except NotADocument as error:
+        raise RecipeInvalid(name, error.problems) from error
 
 
-def _walk(
-    node: yaml.Node,
-    at: tuple[str | int, ...],
-    lines: dict[tuple[str | int, ...], int],
-    twice: list[tuple[int | None, str, str]],
-) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            where = (*at, str(key.value))
-            if where in lines:
-                twice.append((key.start_mark.line + 1, _key(where), "is there twice"))
-            lines[where] = key.start_mark.line + 1
-            _walk(value, where, lines, twice)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*at, index)] = value.start_mark.line + 1
-            _walk(value, (*at, index), lines, twice)
-
-
-def _parent(parent: object, name: str, lines: Mapping[tuple[str | int, ...], int]) -> dict[str, Any]:
+def _parent(parent: object, name: str, lines: Mapping[Place, int]) -> dict[str, Any]:
     line = lines.get(("extends",))
     if not isinstance(parent, str) or parent not in library():
         near = difflib.get_close_matches(str(parent), library(), n=1, cutoff=0.5)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         raise RecipeInvalid(name, [(line, "extends", f'"{parent}" is no recipe of catalogger{hint}')])
-    data, _ = _parse(library()[parent].read_text(encoding="utf-8"), parent)
+    data, _ = _parsed(library()[parent].read_text(encoding="utf-8"), parent)
     if "extends" in data:
         raise RecipeInvalid(name, [(line, "extends", f'"{parent}" extends another recipe itself; one level only')])
     return data
@@ -172,14 +142,14 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(data: dict[str, Any], override: str, problems: list[tuple[int | None, str, str]]) -> None:
+def _override(data: dict[str, Any], override: str, problems: list[Problem]) -> None:
     key, equals, text = override.partition("=")
     keys = key.split(".")
     if not equals or not all(keys):
         problems.append((None, override, "an override is written key=value or key.key=value"))
         return
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+        value = yaml.load(text, Loader)  # noqa: S506  a SafeLoader
     except NOT_YAML:
         problems.append((None, key, f'"{text}" is not YAML'))
         return
@@ -189,45 +159,3 @@ def _override(data: dict[str, Any], override: str, problems: list[tuple[int | No
             problems.append((None, key, f'"{part}" holds a value, not keys'))
             return
     data[keys[-1]] = value
-
-
-def _line(lines: Mapping[tuple[str | int, ...], int], at: tuple[str | int, ...]) -> int | None:
-    while at:
-        if at in lines:
-            return lines[at]
-        at = at[:-1]
-    return None
-
-
-def _key(at: tuple[str | int, ...]) -> str:
-    return ".".join(str(part) for part in at)
-
-
-def _sentence(error: Any) -> str:
-    match error["type"]:
-        case "extra_forbidden":
-            *parents, key = (str(part) for part in error["loc"])
-            near = difflib.get_close_matches(key, _fields(parents), n=1)
-            return f'unknown key; did you mean "{near[0]}"?' if near else "unknown key"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(error["ctx"]["error"])
-        case _:
-            return f"{error['msg']}, not {_shown(error['input'])}"
-
-
-def _fields(parents: Sequence[str]) -> list[str]:
-    """The keys that the schema knows below these."""
-    if not parents:
-        return list(Recipe.model_fields)
-    annotation = Recipe.model_fields[parents[0]].annotation
-    return [name for part in get_args(annotation) for name in getattr(part, "model_fields", ())]
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list
-        return "a value too large to show"
-    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -22,7 +22,7 @@ Url = Annotated[str, StringConstraints(pattern=r"^https://[^\s]+$", max_length=5
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Source(_Part):

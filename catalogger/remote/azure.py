@@ -81,8 +81,9 @@ class _Azure:
         if sent:
             self._ask(lambda: file.flush_data(sent, content_settings=settings))
 
-    def get(self, path: str) -> bytes:
-        return self._ask(lambda: bytes(self._file(path).download_file().readall()))
+    def get(self, path: str, span: tuple[int, int] | None = None) -> bytes:
+        start, count = span or (None, None)
+        return self._ask(lambda: bytes(self._file(path).download_file(offset=start, length=count).readall()))
 
     def delete(self, path: str) -> None:
         from azure.core.exceptions import ResourceNotFoundError

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from catalogger.errors import DiskError, RegistryError
 from catalogger.files.digests import Tick
+from catalogger.files.rate import pace
 from catalogger.remote.storage import Sending, Sent
 
 PART = 1 << 22  # bytes in one request, held in memory by each file on its way
@@ -65,6 +66,7 @@ class Content:
         if len(data) < count:
             raise self._unreadable("it became shorter while it was sent")
         self._pass(memoryview(data)[max(self.passed - start, 0) :])
+        pace(len(data))
         return data
 
     def tell(self) -> int:
@@ -112,7 +114,8 @@ class Cloud(Protocol):
 
     def put(self, path: str, content: Content) -> None: ...
 
-    def get(self, path: str) -> bytes: ...
+    def get(self, path: str, span: tuple[int, int] | None = None) -> bytes:
+        """All of a small file, or so many bytes from where on: `span` is start and count."""
 
     def delete(self, path: str) -> None: ...
 
@@ -159,6 +162,17 @@ class CloudStorage:
     def read(self, path: str) -> bytes:
         """The content of one small file."""
         return self._cloud.get(path)
+
+    def part(self, path: str, start: int, count: int) -> bytes:
+        """So many bytes of a file, from `start` on."""
+        return self._cloud.get(path, (start, count))
+
+    def unfinished(self) -> Mapping[str, int]:
+        """None: what was not finished is not kept apart by these storages."""
+        return {}
+
+    def abandon(self) -> None:
+        """Nothing, as there are none."""
 
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these files; one that is not there is none."""

@@ -45,8 +45,8 @@ class _Default:
     def put(self, path: str, content: Content) -> None:
         self._by_signed_address("upload", "PUT", path, content)
 
-    def get(self, path: str) -> bytes:
-        return self._by_signed_address("download", "GET", path)
+    def get(self, path: str, span: tuple[int, int] | None = None) -> bytes:
+        return self._by_signed_address("download", "GET", path, span=span)
 
     def delete(self, path: str) -> None:
         try:
@@ -55,13 +55,15 @@ class _Default:
             if refused.status != 404:
                 raise
 
-    def _by_signed_address(self, kind: str, method: str, path: str, content: Content | None = None) -> bytes:
+    def _by_signed_address(
+        self, kind: str, method: str, path: str, content: Content | None = None, span: tuple[int, int] | None = None
+    ) -> bytes:
         renewed = False
 
         def attempt() -> bytes:
             nonlocal renewed
             signed = self._rest.call("POST", f"/api/2.0/fs/create-{kind}-url", {"path": f"{self._root}/{path}"})
-            response = answered(self._root, lambda: self._follow(method, signed, content))
+            response = answered(self._root, lambda: self._follow(method, signed, content, span))
             if response.ok:
                 return response.content
             refusal = refused(self._root, response.status_code, response.text)
@@ -72,14 +74,17 @@ class _Default:
 
         return patiently(attempt)
 
-    def _follow(self, method: str, signed: Mapping[str, Any], content: Content | None) -> Response:
+    def _follow(
+        self, method: str, signed: Mapping[str, Any], content: Content | None, span: tuple[int, int] | None
+    ) -> Response:
         if content:
             content.seek(0)
+        ranged = {"Range": f"bytes={span[0]}-{sum(span) - 1}"} if span else {}
         return self._session.request(
             method,
             signed["url"],
             data=content,
-            headers={header["name"]: header["value"] for header in signed.get("headers", [])},
+            headers={header["name"]: header["value"] for header in signed.get("headers", [])} | ranged,
             auth=lambda request: request,  # nothing of ~/.netrc: the address is signed
             timeout=TIMEOUT,
             allow_redirects=False,

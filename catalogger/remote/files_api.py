@@ -80,6 +80,18 @@ class FilesStorage:
         with self._understood():
             return self._rest.content(f"{FILES}{quote(self._path(path))}")
 
+    def part(self, path: str, start: int, count: int) -> bytes:
+        """So many bytes of a file, from `start` on."""
+        with self._understood():
+            return self._rest.part(f"{FILES}{quote(self._path(path))}", start, count)
+
+    def unfinished(self) -> Mapping[str, int]:
+        """None: the Files API does not tell them, and the workspace ends them after a while."""
+        return {}
+
+    def abandon(self) -> None:
+        """Nothing, as none are known."""
+
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these files; one that is not there is none."""
         for path in paths:

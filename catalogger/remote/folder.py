@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -59,6 +60,19 @@ class FolderStorage:
             return (self.folder / path).read_bytes()
         except OSError as error:
             raise RegistryError(f'"{self.folder / path}" cannot be read: {error.strerror}.') from error
+
+    def part(self, path: str, start: int, count: int) -> bytes:
+        try:
+            with (self.folder / path).open("rb", buffering=0) as stream:
+                return os.pread(stream.fileno(), count, start)
+        except OSError as error:
+            raise RegistryError(f'"{self.folder / path}" cannot be read: {error.strerror}.') from error
+
+    def unfinished(self) -> Mapping[str, int]:
+        return {path: size for path, size in self._found().items() if path.endswith(_PART)}
+
+    def abandon(self) -> None:
+        self.remove(self.unfinished())
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:

@@ -75,8 +75,9 @@ class _Google:
 
         self._ask(ask)
 
-    def get(self, path: str) -> bytes:
-        return self._ask(lambda: bytes(self._blob(path).download_as_bytes(retry=None, timeout=TIMEOUT)))
+    def get(self, path: str, span: tuple[int, int] | None = None) -> bytes:
+        asked = {"start": span[0], "end": sum(span) - 1} if span else {}
+        return self._ask(lambda: bytes(self._blob(path).download_as_bytes(**asked, retry=None, timeout=TIMEOUT)))
 
     def delete(self, path: str) -> None:
         from google.api_core.exceptions import NotFound

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from catalogger.errors import CataloggerError, DiskError
 from catalogger.files.digests import BLOCK
+from catalogger.files.rate import pace
 
 PART = 1 << 24  # bytes
 _MOST = 10_000  # parts that S3 takes of one object, and others too
@@ -106,6 +107,7 @@ class Window:
             self.failure = failure
             raise
         self._at += len(block)
+        pace(len(block))
         return block
 
     def _read(self, size: int) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from catalogger.errors import AccessDenied, CataloggerError, NetworkUnreachable, Refused, UsageError
+from catalogger.errors import AccessDenied, CataloggerError, NetworkUnreachable, Refused, RegistryError, UsageError
 from catalogger.remote.patience import PASSING, TryAgain, asked_pause, patiently
 from catalogger.remote.sessions import Body, plain_session
 
@@ -78,6 +78,25 @@ class Rest:
             if response.status_code >= 300 or _is_page(response):
                 self._read(response)
             return response.content
+
+        return patiently(attempt)
+
+    def part(self, path: str, start: int, count: int) -> bytes:
+        """So many bytes of a file, from `start` on.  Raises RegistryError where the server gives whole files only."""
+        from requests import exceptions
+
+        asked = {"Range": f"bytes={start}-{start + count - 1}", "Accept-Encoding": "identity"}
+
+        def attempt() -> bytes:
+            with self._send("GET", path, None, None, {**self._credentials(), **asked}, stream=True) as response:
+                if response.status_code >= 300:
+                    self._read(response)
+                if response.status_code != 206 and response.headers.get("Content-Length") != str(count):
+                    raise RegistryError(f'"{self.base}" gives no part of "{path}", but other bytes.')
+                try:
+                    return response.content
+                except exceptions.RequestException as error:
+                    raise self._unreachable() from error
 
         return patiently(attempt)
 

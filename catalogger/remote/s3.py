@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from catalogger.errors import UsageError
 from catalogger.files.digests import Tick
 from catalogger.remote.s3_client import TIMEOUT, S3Client, S3Credentials
 from catalogger.remote.s3_sending import Outgoing, Sender
+from catalogger.remote.s3_unfinished import Unfinished
 from catalogger.remote.storage import Sending, Sent
 
 __all__ = ["S3Credentials", "S3Storage"]
@@ -57,6 +59,24 @@ class S3Storage:
         """The content of one small object.  Raises Refused where there is none."""
         bucket, key = self._client.bucket, self._folder + path
         return bytes(self._client.do(lambda client: client.get_object(Bucket=bucket, Key=key)["Body"].read(), key))
+
+    def part(self, path: str, start: int, count: int) -> bytes:
+        """A range of one object.  Raises Refused where there is none."""
+        key, span = self._folder + path, f"bytes={start}-{start + count - 1}"
+
+        def ask(client: Any) -> bytes:
+            return bytes(client.get_object(Bucket=self._client.bucket, Key=key, Range=span)["Body"].read())
+
+        return self._client.do(ask, key)
+
+    def unfinished(self) -> Mapping[str, int]:
+        """The multipart uploads, where the credentials allow to list them."""
+        found = Unfinished(self._client, self._folder).sizes()
+        return {key.removeprefix(self._folder): size for key, size in found.items()}
+
+    def abandon(self) -> None:
+        """Abort them."""
+        Unfinished(self._client, self._folder).remove()
 
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these objects, one by one: not everything that speaks as S3 does can delete several at once."""

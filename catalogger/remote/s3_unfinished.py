@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +25,11 @@ class Upload:
 
 
 class Unfinished:
-    """The unfinished uploads of these keys, all of which begin with `prefix`."""
+    """The unfinished uploads of these keys, all of which begin with `prefix`; where none are given, of every such."""
 
-    def __init__(self, client: S3Client, prefix: str, keys: Iterable[str]) -> None:
-        self._client, self._prefix, self._keys = client, prefix, frozenset(keys)
+    def __init__(self, client: S3Client, prefix: str, keys: Iterable[str] | None = None) -> None:
+        self._client, self._prefix = client, prefix
+        self._keys = None if keys is None else frozenset(keys)
         self._found: Mapping[str, list[Told]] = {}
 
     def find(self) -> None:
@@ -35,7 +37,7 @@ class Unfinished:
         found: dict[str, list[Told]] = defaultdict(list)
         try:
             for upload in self._all():
-                if upload["Key"] in self._keys:
+                if self._keys is None or upload["Key"] in self._keys:
                     found[upload["Key"]].append(upload)
         except AccessDenied:
             found.clear()
@@ -52,6 +54,17 @@ class Unfinished:
             if refused.status != 404:
                 raise
             return None
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes in the parts of all that there are now, by key."""
+        self.find()
+        held: dict[str, int] = defaultdict(int)
+        for key, uploads in self._found.items():
+            for upload in uploads:
+                with suppress(Refused):  # ended meanwhile
+                    parts = self._with_parts(key, upload["UploadId"]).parts
+                    held[key] += sum(int(part["Size"]) for part in parts.values())
+        return held
 
     def remove(self) -> None:
         """Abort all that there are now: older ones, and one whose beginning was answered to nobody."""

@@ -62,5 +62,16 @@ class Storage(Protocol):
     def read(self, path: str) -> bytes:
         """The content of one small file."""
 
+    def part(self, path: str, start: int, count: int) -> bytes:
+        """The `count` bytes of a file from `start` on."""
+
+    def unfinished(self) -> Mapping[str, int]:
+        """Uploads below the location that were begun and not ended: the bytes that are there of each path.  None where
+        the storage does not tell.
+        """
+
+    def abandon(self) -> None:
+        """End all of those, and take away what is there of them."""
+
     def remove(self, paths: Iterable[str]) -> None:
         """Delete these files; one that is not there is none."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Action = Literal["created", "updated", "unchanged"]
 _CONFLICTS = 5  # of updates that were under way one after another
 _FINGERPRINT = "catalogger_fingerprint"
+WOULD_CREATE, WOULD_UPDATE, AS_ASKED = "would be created", "would be updated", "is as asked"
+"""What a dry run says of the endpoint."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def deploy(
     wish: Wish | None = None,
     terms: Terms | None = None,
     check_only: bool = False,
+    dry_run: bool = False,
     consent: Callable[[Capacity], bool] = lambda _: True,
     progress: Progress | None = None,
 ) -> Deployment:
@@ -67,7 +70,8 @@ def deploy(
 
     endpoint: its name; without one, the model's own.
     wish: the capacity; without one, one chunk.  terms: what may be done to what is there, and how long to wait.
-    check_only: ask whether it could be served, and create nothing.
+    check_only: ask whether it could be served, and create nothing.  dry_run: also look what would be done; the
+        outcome's `state` says it.
     consent: asked before a maximum of more than four chunks is created; False ends it.
 
     What is there as asked is left as it is, and nothing is sent.
@@ -92,6 +96,9 @@ def deploy(
     if size.chunks > MANY and not consent(size):
         raise UsageError(f"{size} are more than {MANY} chunks, and nobody agreed to them.", "Agree by --yes.")
     job = _Job(rest, name, url, terms, progress, entity.fingerprint)
+    if dry_run:
+        state = job.foresee(lambda present: asked.wanted(entity, size, terms.traffic, present))
+        return Deployment("checked", name, url, said, size, state, seconds=time.monotonic() - began)
     action, smoke = job.run(lambda present: asked.wanted(entity, size, terms.traffic, present))
     state = "ready" if terms.wait else "not waited for"
     return Deployment(action, name, url, said, size, state, smoke, tuple(job.notes), time.monotonic() - began)
@@ -124,6 +131,21 @@ class _Job:
         document = self._wait(document)
         self._put_back_where_failed(document, before)
         return action, self._prove(document.get("task"))
+
+    def foresee(self, wanted: Callable[[Configuration | None], Configuration]) -> str:
+        """What `run` would do now.  Nothing is changed.  Raises UsageError where it would."""
+        document: Mapping[str, Any] | None = found(self._rest, endpoint_path(self._name))
+        if document is None:
+            self._require_no_other_spelling()
+            return WOULD_CREATE
+        self._require_spelling(str(document["name"]))
+        state, present = state_of(document), configuration(document.get("config"))
+        coming = configuration(document.get("pending_config")) if state.is_updating else present
+        target = wanted(present)
+        if coming and coming.is_like(target) and not state.has_failed:
+            return AS_ASKED
+        self._require_replaceable(coming or present, target)
+        return WOULD_UPDATE
 
     def _create(self, wanted: Callable[[Configuration | None], Configuration]) -> Mapping[str, Any]:
         config = wanted(None)

@@ -126,12 +126,17 @@ def running(workspace: WorkspaceClient, name: str) -> RunningEndpoint:
 
 def names(rest: Rest) -> Iterator[tuple[str, bool]]:
     """Of every endpoint its name, page by page, and whether it is Databricks' own."""
+    for one in documents(rest):
+        entities = (one.get("config") or {}).get("served_entities") or ()
+        yield str(one["name"]), bool(entities) and all("foundation_model" in entity for entity in entities)
+
+
+def documents(rest: Rest) -> Iterator[Mapping[str, Any]]:
+    """Every endpoint as the workspace lists it, page by page: shorter than when it is asked about alone."""
     query: dict[str, str] = {}
     while True:
         page = rest.call("GET", ENDPOINTS, query=query)
-        for one in page.get("endpoints") or ():
-            entities = (one.get("config") or {}).get("served_entities") or ()
-            yield str(one["name"]), bool(entities) and all("foundation_model" in entity for entity in entities)
+        yield from page.get("endpoints") or ()
         if not (token := page.get("next_page_token")):
             return
         query = {"page_token": str(token)}

@@ -31,6 +31,7 @@ BLOCK = 1 << 20
 _REPO = r"(?P<repo>[^/]+(?:/[^/]+)?)"
 _INFO = re.compile(rf"/api/models/{_REPO}(?:/revision/(?P<rev>[^/]+))?")
 _TREE = re.compile(rf"/api/models/{_REPO}/tree/(?P<rev>[^/]+)(?:/(?P<path>.+))?")
+_REFS = re.compile(rf"/api/models/{_REPO}/refs")
 _FILE = re.compile(rf"/{_REPO}/resolve/(?P<rev>[^/]+)/(?P<path>.+)")
 _CDN = re.compile(r"/cdn/(?P<sha256>[0-9a-f]{64})")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -244,7 +245,12 @@ class Hub:
     def _route(self, call: _Call) -> Reply:
         if call.path == "/api/whoami-v2":
             return self._whoami(call)
-        for pattern, reply in ((_TREE, self._tree), (_INFO, self._info), (_FILE, self._file)):
+        for pattern, reply in (
+            (_REFS, self._refs),
+            (_TREE, self._tree),
+            (_INFO, self._info),
+            (_FILE, self._file),
+        ):
             if found := pattern.fullmatch(call.path):
                 parts = {key: unquote(value) for key, value in found.groupdict().items() if value}
                 return reply(call, **parts)
@@ -298,6 +304,11 @@ class Hub:
                 "siblings": [_sibling(entry, blobs) for entry in found.commits[commit].values()],
             }
         )
+
+    def _refs(self, call: _Call, repo: str) -> Reply:
+        found, _ = self._find(call, repo, "main")
+        told = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": commit} for n, commit in found.refs.items()]
+        return _json({"branches": told, "converts": [], "tags": []})
 
     def _tree(self, call: _Call, repo: str, rev: str, path: str = "") -> Reply:
         found, commit = self._find(call, repo, rev)

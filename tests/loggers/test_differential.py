@@ -23,6 +23,7 @@ WRONG_UPSTREAM = {
     "model_size_bytes": "upstream counts its re-saved config and tokenizer and a licence text that names the path",
 }
 MORE_FILES = {
+    "catalogger.json": "what `log-model verify` compares with",
     "components/tokenizer/special_tokens_map.json": "the checkpoint's own file; Transformers 5 does not write it back",
     "components/tokenizer/vocab.txt": "the checkpoint's own file; Transformers 5 does not write it back",
     "LICENSE": "the checkpoint's own licence",
@@ -98,7 +99,7 @@ def test_mlmodel_is_what_upstream_writes(pair: tuple[Case, Path, Path]) -> None:
     mine, other = (_flat(yaml.safe_load(_text(folder, "MLmodel"))) for folder in (ours, theirs))
     differ = {key for key in mine.keys() | other.keys() if mine.get(key, "-") != other.get(key, "-")}
     assert differ - IDS_AND_TIMES - set(WRONG_UPSTREAM) == set()
-    written = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"}
+    written = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "catalogger.json"}
     assert mine["model_size_bytes"] == sum((ours / f).stat().st_size for f in _files(ours) - written)
 
 

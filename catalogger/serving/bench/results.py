@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import html
+import importlib.util
 import io
 import json
 from collections.abc import Mapping
@@ -90,6 +92,15 @@ class LoadTest:
         if not self.streamed:
             rows = [row[:4] + row[5:] for row in rows]
         return table(rows)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        from catalogger.serving.bench.picture import as_image
+
+        drawn = importlib.util.find_spec("matplotlib") and self.best
+        return (as_image(self) if drawn else "") + f"<pre>{html.escape(self.text())}</pre>"
 
     def _times(self, step: Step) -> list[str]:
         cells = [seconds_of(step.latency, name) for name in ("p50", "p95", "p99")]
