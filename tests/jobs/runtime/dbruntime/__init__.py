@@ -1,4 +1,4 @@
-"""A stand-in for the runtime of a Databricks task, of task values only: the rest is the SDK's own.
+"""A stand-in for the runtime of a Databricks task: task values, and credentials that are the task's process's only.
 
 `databricks.sdk.runtime` takes `dbutils` from here where this package can be imported, as it does in a task.
 """
