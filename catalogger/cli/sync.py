@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from catalogger.fleet.outcome import SyncOutcome
 
 
+_TASK_VALUE = 48 * 1024  # bytes of its JSON that a job takes
 _UNITS = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
@@ -130,7 +132,16 @@ def _publisher(key: str | None, *, dry_run: bool) -> Any:
         raise UsageError("--publish works in a task of a Databricks job only.", "Leave it out here.")
     from databricks.sdk.runtime import dbutils
 
-    return lambda outcome: dbutils.jobs.taskValues.set(key=key, value=outcome.pending)
+    def put(outcome: SyncOutcome) -> None:
+        size = len(json.dumps(outcome.pending).encode())
+        if size > _TASK_VALUE:
+            raise UsageError(
+                f"{len(outcome.pending)} names are too much for a task value: {size} of {_TASK_VALUE} bytes.",
+                "Divide the manifest between several jobs.",
+            )
+        dbutils.jobs.taskValues.set(key=key, value=outcome.pending)
+
+    return put
 
 
 def _pair(variable: str) -> tuple[str, str]:

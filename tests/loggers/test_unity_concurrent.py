@@ -43,7 +43,7 @@ def _register(catalog: Catalog, folder: Path, content: str) -> Registered:
     mark = Mark("a" * 64, hashlib.sha256(content.encode()).hexdigest())
 
     def seal(_digests: Mapping[str, str]) -> tuple[Mark, Mapping[str, Any]]:
-        return mark, {"fingerprint": mark.fingerprint, "tags": {}}
+        return mark, {"fingerprint": mark.fingerprint, "tags": {}, "files": {}}
 
     logged = Logged(f"runs:/{content}/m", None, content, str(package), "copied", Moved(), {})
     with Workers() as workers:
