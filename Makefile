@@ -25,7 +25,7 @@ test: .venv/ready browser lint  ## everything that must hold
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 browser:  ## pages are looked at in Chromium, a system package
-	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo 'Chromium is missing: the tests of pages will fail. Install it with your package manager.'
 
 lint: .venv/ready  ## style and types

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from catalogger.fleet.sync import sync
     from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
     from catalogger.loggers.cleaning import Cleaning, clean
+    from catalogger.loggers.doctor import Diagnosis, doctor
     from catalogger.loggers.outdated import Freshness, Outdated, outdated
     from catalogger.loggers.verifying import Verified, verify
     from catalogger.notebook import local_disk, parameters
@@ -43,6 +44,7 @@ __all__ = [
     "Checkpoint",
     "Cleaning",
     "Deployment",
+    "Diagnosis",
     "Eligibility",
     "Endpoint",
     "EntryOutcome",
@@ -68,6 +70,7 @@ __all__ = [
     "clean",
     "count_prompts",
     "deploy",
+    "doctor",
     "eligibility",
     "endpoints",
     "lint",
@@ -92,6 +95,7 @@ _HOME = {
     "Checkpoint": "checkpoints",
     "Cleaning": "loggers.cleaning",
     "Deployment": "serving.deployment",
+    "Diagnosis": "loggers.doctor",
     "Eligibility": "serving.eligibility",
     "Endpoint": "serving.endpoint",
     "EntryOutcome": "fleet.outcome",
@@ -117,6 +121,7 @@ _HOME = {
     "clean": "loggers.cleaning",
     "count_prompts": "serving.prompts",
     "deploy": "serving.deploying",
+    "doctor": "loggers.doctor",
     "eligibility": "serving.eligibility",
     "endpoints": "serving.inventory",
     "lint": "loggers",

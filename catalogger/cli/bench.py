@@ -101,5 +101,5 @@ def _conclusion(test: LoadTest) -> str:
         return "Nothing was answered."
     most = test.served.most
     share = f", {best.whole_rate / most:.0%} of the {most:,.0f} that it is provisioned for at the most" if most else ""
-    limit = "; the client was the limit there" if best.client.limits else ""
+    limit = "; the client was the limit there" if best.client_limits else ""
     return f"\nHighest: {best.whole_rate:,.0f} {WHOLE_RATE} at {best.parallel} parallel requests{share}{limit}."

@@ -29,6 +29,7 @@ _VERBS = {
     "outdated": ("catalogger.cli.outdated", "command"),
     "promote": ("catalogger.cli.promote", "command"),
     "clean": ("catalogger.cli.clean", "command"),
+    "doctor": ("catalogger.cli.doctor", "command"),
 }
 
 

@@ -13,9 +13,7 @@ import click
 from catalogger.cli.main import run
 from catalogger.cli.output import fail
 from catalogger.errors import AccessDenied, CataloggerError, UsageError
-
-_OWN = ("DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "DATABRICKS_AUTH_TYPE", "DATABRICKS_CONFIG_PROFILE")
-"""Any of these says how to sign in, to every process."""
+from catalogger.remote.workspace import runtime_credentials
 
 
 @click.command(context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
@@ -34,7 +32,7 @@ def command(hf_token_secret: str, experiment_id: str | None, arguments: tuple[st
         os.environ["HF_TOKEN"] = _secret(hf_token_secret)
     if experiment_id:
         os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
-    os.environ |= _credentials()
+    os.environ |= runtime_credentials()
     return run(list(arguments))
 
 
@@ -47,24 +45,6 @@ def main() -> None:
     sys.stdout.flush()
     if code:
         sys.exit(code)
-
-
-def _credentials() -> dict[str, str]:
-    """Variables by which the processes that a task starts sign in as it does: a runtime's credentials are in the task's
-    memory only.  None where others are set, which such processes find by themselves.
-    """
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ or any(name in os.environ for name in _OWN):
-        return {}
-    from databricks.sdk.core import Config
-
-    try:
-        config = Config()
-        kind, _, token = config.authenticate().get("Authorization", "").partition(" ")
-    except ValueError:  # whoever needs credentials says that there are none
-        return {}
-    if config.auth_type != "runtime" or kind != "Bearer":
-        return {}
-    return {"DATABRICKS_HOST": str(config.host), "DATABRICKS_TOKEN": token}
 
 
 def _secret(reference: str) -> str:

@@ -28,7 +28,8 @@ from catalogger.testing.job_runs import Run
 TOKEN = secret("the Hub of the job", "hugging face")
 SMALL, BASE = f"main.ml.dev_{SHORT}_bge_small", f"main.ml.dev_{SHORT}_bge_base"
 JOB = "catalogger-registration"
-VARIABLES = {"hf_token_secret": "models/hf_token"}
+PLACE = "models/hf_token"  # scope and key
+VARIABLES = {"hf_token_secret": PLACE}
 
 
 @dataclass

@@ -166,7 +166,7 @@ def said_of(step: Step) -> str:
     latency = f"latency p50 {seconds_of(step.latency, 'p50')}, p95 {seconds_of(step.latency, 'p95')}"
     failed = "".join(f", {count} x {kind}" for kind, count in step.errors.items())
     limit = ""
-    if step.client.limits:
+    if step.client_limits:
         lag, cpu = step.client.lag_p95 * 1000, step.client.cpu * 100
         limit = f"\n  The client, not the endpoint, is the limit here: {lag:.0f} ms late, at {cpu:.0f} % of a core."
     return f"{step.parallel} parallel: {rates}, {latency}, {step.answered} answered{failed}{limit}"

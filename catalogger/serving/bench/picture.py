@@ -95,10 +95,10 @@ def _curve(
 def _label(axes: Axes, steps: Sequence[Step], rates: Sequence[float], latencies: Sequence[float]) -> None:
     """How many requests were parallel, at each point; where the client was the limit, marked so."""
     for step, rate, latency in zip(steps, rates, latencies, strict=True):
-        text = f"{step.parallel}*" if step.client.limits else str(step.parallel)
+        text = f"{step.parallel}*" if step.client_limits else str(step.parallel)
         axes.annotate(text, (rate, latency), xytext=(6, -12), textcoords="offset points", color=_NOW, fontsize=9)
     axes.plot([], [], " ", label="numbers: parallel requests")
-    if any(step.client.limits for step in steps):
+    if any(step.client_limits for step in steps):
         axes.plot([], [], " ", label="*: the client was the limit")
 
 

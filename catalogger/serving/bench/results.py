@@ -67,7 +67,7 @@ class LoadTest:
     def document(self) -> dict[str, Any]:
         """All of it as JSON data.  Seconds and tokens everywhere."""
         best = self.best
-        steps = [asdict(step) | {"client_limits": step.client.limits} for step in self.steps]
+        steps = [asdict(step) | {"client_limits": step.client_limits} for step in self.steps]
         own = {"format": FORMAT} | asdict(replace(self, steps=()))
         return own | {"steps": steps, "plateau": best.whole_rate if best else None}
 
@@ -134,7 +134,7 @@ def _row(step: Step) -> dict[str, Any]:
         "input_and_output_tokens_per_s": step.whole_rate,
         "client_lag_p95_s": step.client.lag_p95,
         "client_cpu_cores": step.client.cpu,
-        "client_limits": int(step.client.limits),
+        "client_limits": int(step.client_limits),
     }
     for name in _TIMES:
         times = getattr(step, name)
