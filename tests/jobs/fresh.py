@@ -97,7 +97,7 @@ class Machine:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             stdin=subprocess.DEVNULL,
         )
         heard(f"task {started.task_key}", done.stdout + done.stderr)

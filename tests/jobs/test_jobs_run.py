@@ -45,7 +45,7 @@ class Site:
 
     def run(self) -> Run:
         started = self.client.jobs.run_now(self.job_id)
-        return self.space.deployed.jobs.ended(started.run_id, timeout=240)
+        return self.space.deployed.jobs.ended(started.run_id, timeout=900)
 
 
 def _tiny(manifest: Config) -> Config:
