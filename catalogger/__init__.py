@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from catalogger.checkpoints import Checkpoint, open_source
+    from catalogger.checkpoints.changing.converting import Converted, convert
     from catalogger.errors import CataloggerError
     from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
     from catalogger.recipes import Recipe, load_recipe
@@ -32,6 +33,7 @@ __all__ = [
     "CataloggerError",
     "Checked",
     "Checkpoint",
+    "Converted",
     "Deployment",
     "Eligibility",
     "Endpoint",
@@ -48,6 +50,7 @@ __all__ = [
     "Wish",
     "Workload",
     "check",
+    "convert",
     "count_prompts",
     "deploy",
     "eligibility",
@@ -65,6 +68,7 @@ _HOME = {
     "CataloggerError": "errors",
     "Checked": "loggers",
     "Checkpoint": "checkpoints",
+    "Converted": "checkpoints.changing.converting",
     "Deployment": "serving.deployment",
     "Eligibility": "serving.eligibility",
     "Endpoint": "serving.endpoint",
@@ -81,6 +85,7 @@ _HOME = {
     "Wish": "serving.capacity",
     "Workload": "serving.sizing",
     "check": "loggers",
+    "convert": "checkpoints.changing.converting",
     "count_prompts": "serving.prompts",
     "deploy": "serving.deploying",
     "eligibility": "serving.eligibility",
