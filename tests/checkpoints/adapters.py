@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fakes.checkpoints import Tensor, write_safetensors
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def model_of(folder: Path, dtype: str | None = None) -> Any:

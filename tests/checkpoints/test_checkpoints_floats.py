@@ -31,7 +31,7 @@ def _ours(raw: bytes, dtype: str) -> tuple[Any, Counts]:
 @pytest.mark.parametrize("dtype", _BITS)
 @given(data=st.data())
 def test_as_torch(dtype: str, data: st.DataObject) -> None:
-    """Any bit patterns: ties, subnormal numbers, infinities, both zeros; NaN stays NaN, whose bits are of no account."""
+    """Any bit patterns: ties, subnormal numbers, infinities, both zeros; NaN stays NaN, with any bits."""
     pattern = st.integers(0, 2 ** _BITS[dtype] - 1)
     patterns = data.draw(st.lists(pattern | st.sampled_from(_HALVES) if dtype == "F32" else pattern, min_size=1))
     raw = b"".join(p.to_bytes(_BITS[dtype] // 8, "little") for p in patterns)

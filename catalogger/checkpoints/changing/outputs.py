@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _ELEMENTS = 1 << 18  # of one block: a few of them fit a processor's cache
 _COPIED = 1 << 20  # bytes of one block that is only copied
+_PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
+_ROWS_BY_RANK = 1 << 12
 
 Block = tuple[int, memoryview]
 """How many bytes of stored weights it took, and the bytes of the result; only good until the next is asked for."""
@@ -118,11 +120,28 @@ def _added(output: Output, reader: Reader, held: str) -> Change | None:
     scale = np.float32(delta.scale)
 
     def change(values: Floats, first: int) -> None:
-        product = left[first : first + len(values)] @ right
+        product = _product(left[first : first + len(values)], right)
         product *= scale
         values += rounded(product, held).reshape(values.shape) if delta.rounded else product
 
     return change
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """The matrix product in pieces so small that the library for it starts no threads of its own: each shard has its
+    thread, and theirs would wait for each other at every piece, tens of times as long as the arithmetic takes.
+    """
+    import numpy as np
+
+    rank = left.shape[1]
+    product = np.empty((left.shape[0], right.shape[1]), np.float32)
+    rows = max(1, min(len(left), _ROWS_BY_RANK // rank))
+    columns = max(1, _PIECE // (rows * rank))
+    for row in range(0, len(left), rows):
+        for column in range(0, right.shape[1], columns):
+            place = product[row : row + rows, column : column + columns]
+            np.matmul(left[row : row + rows], right[:, column : column + columns], out=place)
+    return product
 
 
 def _put_in(output: Output, reader: Reader) -> Change | None:
