@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from catalogger.checkpoints import Checkpoint, open_source
+    from catalogger.checkpoints.changing.converting import Converted, convert
     from catalogger.cli.output import Terminal
     from catalogger.errors import CataloggerError
     from catalogger.fleet.outcome import EntryOutcome, SyncOutcome
@@ -43,6 +44,7 @@ __all__ = [
     "Checked",
     "Checkpoint",
     "Cleaning",
+    "Converted",
     "Deployment",
     "Diagnosis",
     "Eligibility",
@@ -68,6 +70,7 @@ __all__ = [
     "Workload",
     "check",
     "clean",
+    "convert",
     "count_prompts",
     "deploy",
     "doctor",
@@ -94,6 +97,7 @@ _HOME = {
     "Checked": "loggers",
     "Checkpoint": "checkpoints",
     "Cleaning": "loggers.cleaning",
+    "Converted": "checkpoints.changing.converting",
     "Deployment": "serving.deployment",
     "Diagnosis": "loggers.doctor",
     "Eligibility": "serving.eligibility",
@@ -119,6 +123,7 @@ _HOME = {
     "Workload": "serving.sizing",
     "check": "loggers",
     "clean": "loggers.cleaning",
+    "convert": "checkpoints.changing.converting",
     "count_prompts": "serving.prompts",
     "deploy": "serving.deploying",
     "doctor": "loggers.doctor",

@@ -9,7 +9,9 @@
     │   └── SourceInvalid
     ├── CheckpointError                2   the source is no usable checkpoint; nothing was changed
     │   ├── RepositoryNotFound
-    │   └── DigestMismatch
+    │   ├── DigestMismatch
+    │   ├── AdapterRefused
+    │   └── WeightsNotFinite
     ├── CheckFailed                    2   findings of severity error; nothing was changed
     ├── ProofRefused                   2   too little memory to load the model; nothing was changed
     ├── ProofFailed                    2   the model does not load, or answers wrongly; nothing was changed
@@ -153,10 +155,11 @@ class CheckpointError(CataloggerError):
 
     code = "checkpoint"
     exit_code = 2
+    thing: ClassVar[str] = "checkpoint"
 
     def __init__(self, location: str, reason: str, fix: str = "") -> None:
         self.location, self.reason = location, reason
-        super().__init__(f'The checkpoint "{location}" {reason}.', fix)
+        super().__init__(f'The {self.thing} "{location}" {reason}.', fix)
 
 
 class RepositoryNotFound(CheckpointError):
@@ -176,6 +179,28 @@ class DigestMismatch(CheckpointError):
             location,
             f'has wrong bytes in "{file}": its digest is {found[:16]}…, {expected[:16]}… was expected',
             "The wrong file was removed; run the same command again to fetch it once more.",
+        )
+
+
+class AdapterRefused(CheckpointError):
+    """The adapter is not whole, does not fit the base, or cannot be merged exactly.  Nothing was written."""
+
+    code = "adapter-refused"
+    thing = "adapter"
+
+
+class WeightsNotFinite(CheckpointError):
+    """A tensor holds NaN, or would after the change.  Nothing was left behind."""
+
+    code = "weights-not-finite"
+
+    def __init__(self, location: str, tensor: str, count: int) -> None:
+        self.tensor, self.count = tensor, count
+        numbers = "1 number" if count == 1 else f"{count} numbers"
+        super().__init__(
+            location,
+            f'has {numbers} in "{tensor}" that are NaN, or that became NaN by the change',
+            "Nothing was left behind. Take a checkpoint from before the training broke.",
         )
 
 

@@ -145,6 +145,28 @@ def branches(repo: str) -> Mapping[str, str]:
     return {str(ref["name"]): str(ref["targetCommit"]) for ref in (*told["tags"], *told["branches"])}
 
 
+def fetch_some(repo: str, revision: str | None, paths: Iterable[str]) -> tuple[str, Path]:
+    """The commit, and the folder of the Hub's cache that holds those of the files that the repository has, verified.
+
+    Raises RepositoryNotFound, AccessDenied, NetworkUnreachable, DigestMismatch, CheckpointError where it has none.
+    """
+    paths = tuple(paths)
+    if _offline():
+        folder = _cached_folder(repo, revision, paths[0])
+        return folder.name, folder
+    listing = listed(repo, revision)
+    origin = Origin("hub", repo, listing.commit, repo)
+    there = [listing.files[path] for path in paths if path in listing.files]
+    if not there:
+        raise CheckpointError(repo, f'has no "{paths[0]}"', "Look at the spelling of the repository.")
+    with translated(repo, revision):
+        for file in there:
+            _fetch(origin, file, DigestMemory())
+        _remember_revision(repo, revision, listing.commit)
+    folder = _cached_folder(repo, listing.commit, there[0].path)
+    return listing.commit, folder
+
+
 def fetch(checkpoint: Checkpoint, memory: DigestMemory) -> Checkpoint:
     """The checkpoint with its weights in the Hub's cache too, each new file compared with the Hub's digest.
 

@@ -17,6 +17,7 @@ _VERBS = {
     "check": ("catalogger.cli.checks", "check_command"),
     "lint": ("catalogger.cli.checks", "lint_command"),
     "rules": ("catalogger.cli.rules", "command"),
+    "convert": ("catalogger.cli.convert", "command"),
     "size": ("catalogger.cli.size", "command"),
     "deploy": ("catalogger.cli.deploy", "command"),
     "query": ("catalogger.cli.query", "command"),

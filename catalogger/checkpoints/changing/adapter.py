@@ -1,0 +1,182 @@
+"""Open a PEFT adapter and say what it is; whatever cannot be merged exactly is refused here by its name.
+
+Facts of the adapter alone: how it fits a base is for `merging` to say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalogger.checkpoints.changing.stored import Stored, stored_in
+from catalogger.checkpoints.facts import File
+from catalogger.checkpoints.headers import read_shard
+from catalogger.checkpoints.selection import TOKENIZER
+from catalogger.errors import AdapterRefused, SourceInvalid
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
+_REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[^\s@]+))?")
+_HARMLESS = {
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "modules_to_save", "peft_type",
+    "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "target_modules", "task_type",
+    "trainable_token_indices", "use_rslora",
+}  # fmt: skip
+"""Settings that are understood, or change nothing that is stored."""
+_PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
+"""Ways to start the factors that leave the base's weights as they are; others (PiSSA, OLoRA, LoftQ) change them."""
+_NAMES = {
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "lora_bias": "lora_bias",
+    "target_parameters": "target_parameters",
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter.  `tensors` by their names in the file; `small` holds its tokenizer's files."""
+
+    location: str
+    revision: str | None
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Stored]
+    small: Mapping[str, bytes]
+
+    @property
+    def base(self) -> str | None:
+        """The source of the base that its own config names."""
+        name, revision = self.config.get("base_model_name_or_path"), self.config.get("revision")
+        return f"{name}@{revision}" if name and revision and not Path(name).exists() else name or None
+
+    def rank(self, module: str) -> int:
+        """The rank that the config gives a module."""
+        return int(_by_pattern(self.config.get("rank_pattern"), module, self.config["r"]))
+
+    def scale(self, module: str) -> float:
+        """What the product is multiplied by: alpha over the rank, or over its root (rsLoRA)."""
+        alpha, rank = (
+            _by_pattern(self.config.get("alpha_pattern"), module, self.config["lora_alpha"]),
+            self.rank(module),
+        )
+        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    def saves(self, module: str) -> bool:
+        """Whether the module is one of `modules_to_save`, which PEFT trains as a whole copy."""
+        return any(module == m or module.endswith(f".{m}") for m in self.config.get("modules_to_save") or ())
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, or half of one."""
+    return any((folder / name).is_file() for name in (CONFIG, WEIGHTS, _PICKLED))
+
+
+def open_adapter(asked: str) -> Adapter:
+    """Open a folder or `ORG/REPO[@REVISION]`: config and tokenizer are read, of the weights the header.
+
+    Raises AdapterRefused for what cannot be merged exactly, SourceInvalid, and what the Hub's client raises.
+    """
+    path = Path(asked).expanduser()
+    if path.is_dir():
+        return _opened(path.absolute(), str(path.absolute()), None)
+    found = _REPO.fullmatch(asked)
+    if found is None or asked.startswith((".", "/", "~")):
+        raise SourceInvalid(asked, "is neither a folder nor ORG/REPO", "Give the folder or repository of an adapter.")
+    from catalogger.checkpoints.hub import fetch_some
+
+    commit, folder = fetch_some(found["repo"], found["revision"], (CONFIG, WEIGHTS, *TOKENIZER))
+    return _opened(folder, found["repo"], commit)
+
+
+def _opened(folder: Path, location: str, revision: str | None) -> Adapter:
+    config = _config(folder, location)
+    _require_plain(config, location)
+    tensors = {t.name: t for t in _tensors(folder, location)}
+    for name in tensors:
+        if "lora_magnitude_vector" in name:
+            raise _no(location, "DoRA", "holds magnitudes")
+    small = {n: (folder / n).read_bytes() for n in TOKENIZER if (folder / n).is_file()}
+    return Adapter(location, revision, folder, config, tensors, small)
+
+
+def _config(folder: Path, location: str) -> Mapping[str, Any]:
+    if not (folder / CONFIG).is_file():
+        raise AdapterRefused(
+            location, f'is half an adapter: it has no "{CONFIG}"', "Take it from where it was trained."
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise AdapterRefused(location, f'has an "{CONFIG}" that is not JSON: {error}') from error
+    if not isinstance(config, dict):
+        raise AdapterRefused(location, f'has an "{CONFIG}" that is no JSON object')
+    return config
+
+
+def _tensors(folder: Path, location: str) -> list[Stored]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = (folder / _PICKLED).is_file()
+        what = f'has pickled weights only ("{_PICKLED}")' if pickled else f'is half an adapter: it has no "{WEIGHTS}"'
+        raise AdapterRefused(location, what, "Save it as safetensors: model.save_pretrained(folder).")
+    with path.open("rb") as stream:
+        file = File(WEIGHTS, path.stat().st_size)
+        shard = read_shard(file, lambda start, end: os.pread(stream.fileno(), end - start, start))
+    if shard.problem or shard.expected != file.size:
+        problem = shard.problem or f"is {file.size} bytes long, {shard.expected} were expected"
+        raise AdapterRefused(location, f'has an "{WEIGHTS}" that {problem}', "Fetch or save it again.")
+    if not shard.tensors:
+        raise AdapterRefused(location, f'is half an adapter: "{WEIGHTS}" holds no tensor')
+    return stored_in(folder, shard)
+
+
+def _require_plain(config: Mapping[str, Any], location: str) -> None:
+    """Raises AdapterRefused for every kind and setting that is not known to be merged right."""
+    if (kind := config.get("peft_type")) != "LORA":
+        raise _no(location, str(kind), f'says peft_type "{kind}"')
+    for name, value in config.items():
+        if value and name not in _HARMLESS:
+            raise _no(location, _NAMES.get(name, name), f'sets "{name}"')
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start not in _PLAIN_STARTS:
+        raise _no(location, start, "was trained on a base whose weights were changed at the start")
+    for name, meaning in (("r", "rank"), ("lora_alpha", "alpha")):
+        value = config.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or (name == "r" and value < 1):
+            raise AdapterRefused(
+                location,
+                f'has no {meaning}: "{name}" is {json.dumps(value)} in "{CONFIG}"',
+                "Put in the value it was trained with.",
+            )
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """PEFT's own look-up: the first pattern that ends the module's name."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _no(location: str, name: str, why: str) -> AdapterRefused:
+    return AdapterRefused(
+        location,
+        f"cannot be merged exactly: {name} ({why})",
+        "Merge it with PEFT, and give the merged model as the source.",
+    )
+
+
+def named(tensors: Iterable[str], most: int = 3) -> str:
+    """A few names in quotes, and how many more there are."""
+    names = sorted(tensors)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f'"{n}"' for n in names[:most]) + more

@@ -1,0 +1,270 @@
+"""Change a checkpoint, to a folder: what was asked for becomes a plan, the plan a folder that opens like any other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalogger.checkpoints.changing.adapter import WEIGHTS, Adapter, is_adapter, named, open_adapter
+from catalogger.checkpoints.changing.floats import FLOATS
+from catalogger.checkpoints.changing.merging import Merged, merge
+from catalogger.checkpoints.changing.outputs import Output
+from catalogger.checkpoints.changing.plan import LARGEST_SHARD, Plan, cut, index_of
+from catalogger.checkpoints.changing.small import small_files
+from catalogger.checkpoints.changing.stored import Stored, stored_in
+from catalogger.checkpoints.changing.writing import Written, write
+from catalogger.checkpoints.facts import Checkpoint, Origin
+from catalogger.checkpoints.folder import open_folder
+from catalogger.checkpoints.hub import fetch
+from catalogger.checkpoints.source import open_source
+from catalogger.errors import AdapterRefused, CheckpointError, SourceInvalid, UsageError, human
+from catalogger.files.digests import DigestMemory
+from catalogger.lines import as_text
+from catalogger.progress import Progress, Silent
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_CODES = {"bfloat16": "BF16"}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was done.  `base` and `adapter` as LOCATION or LOCATION@REVISION; sizes in bytes; `digests` are SHA-256 of
+    the weight files; `overflowed` and `infinite` count numbers, by the tensor.
+    """
+
+    folder: str
+    base: str
+    adapter: str | None
+    shards: int
+    size: int
+    read: int
+    written: int
+    taken_up: int
+    merged: int
+    cast: int
+    overflowed: dict[str, int]
+    infinite: dict[str, int]
+    digests: dict[str, str]
+    said: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Everything as JSON-ready data."""
+        return {"action": "converted", **vars(self), "said": list(self.said)}
+
+    def __str__(self) -> str:
+        rows = [
+            ("converted", self.folder),
+            ("base", self.base),
+            ("weights", f"{human(self.size)} in {self.shards} files"),
+        ]
+        rows += [("adapter", f"{self.adapter}, merged into {self.merged} tensors")] if self.adapter else []
+        rows += [("cast", f"{self.cast} tensors to bfloat16")] if self.cast else []
+        rows += [("taken up", f"{self.taken_up} files of an earlier run")] if self.taken_up else []
+        for what, counts in (("overflow", self.overflowed), ("infinite", self.infinite)):
+            rows += [(what, f"{sum(counts.values())} numbers, in {named(counts)}")] if counts else []
+        return as_text(rows)
+
+
+def convert(
+    source: str | Path,
+    to: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    dtype: str | None = None,
+    max_shard_size: int | str | None = None,
+    progress: Progress | None = None,
+) -> Converted:
+    """Merge an adapter, cast to bfloat16, cut the shards anew: into a folder, in flat memory, without loading a model.
+
+    `source` is a checkpoint, or an adapter whose base its own config or `base` names.  `adapter` may be "none" where a
+    folder holds both.  `max_shard_size` is in bytes, or "1GB".  Raises AdapterRefused, CheckpointError, UsageError,
+    DiskError, and what opening a source raises; nothing is left behind then.
+    """
+    progress = progress or Silent()
+    most, target = _size(max_shard_size), _target(to)
+    if dtype not in (None, *_CODES):
+        raise UsageError(f'The dtype "{dtype}" is none that can be cast to.', "Give bfloat16, or leave it out.")
+    checkpoint, merging = _opened(str(source), _text(adapter), _text(base))
+    if checkpoint.root is None:
+        progress.say(f"Fetching {human(checkpoint.weight_bytes)} of {checkpoint.origin.location}")
+        checkpoint = fetch(checkpoint, DigestMemory())
+    plan = plan_of(checkpoint, merging, _CODES.get(dtype or ""), most)
+    for sentence in plan.said:
+        progress.say(sentence)
+    with progress.bar("Converting", plan.size) as tick:
+        written = write(plan, target, tick)
+    open_folder(target, Origin("folder", str(target), None, str(to)))
+    return _converted(plan, written, checkpoint, merging, target)
+
+
+def plan_of(checkpoint: Checkpoint, adapter: Adapter | None, dtype: str | None, most: int | None) -> Plan:
+    """The plan for a checkpoint whose files are here.  `dtype` is the code that safetensors has for it.
+
+    Raises CheckpointError for weights that cannot be read or changed, AdapterRefused for an adapter that does not fit.
+    """
+    groups = _groups(checkpoint)
+    if dtype or adapter:
+        _require_plain(checkpoint, adapter)
+    config = checkpoint.config
+    merged = (
+        merge(adapter, groups, config) if adapter else Merged([[Output(t.name, t.dtype, t) for t in g] for g in groups])
+    )
+    outputs = [[_to(o, dtype) for o in group] for group in merged.groups]
+    if most is None and any(sum(o.nbytes for o in group) > LARGEST_SHARD for group in outputs):
+        merged.said.append(f"A weight file is larger than {human(LARGEST_SHARD)}: it is cut into smaller ones.")
+    shards = cut(outputs, most)
+    small = small_files(checkpoint.small, shards, merged.config, adapter) | index_of(shards)
+    return Plan(shards, small, tuple(merged.said))
+
+
+def _to(output: Output, dtype: str | None) -> Output:
+    """The output in another dtype, where it is one of floating-point numbers."""
+    if dtype is None or output.dtype not in FLOATS:
+        return output
+    return Output(output.name, dtype, output.source, output.delta, output.rows, output.between or output.dtype)
+
+
+def _groups(checkpoint: Checkpoint) -> list[list[Stored]]:
+    """The tensors of each weight file.  Raises CheckpointError where one is not whole, or holds what another holds."""
+    location, seen, groups = checkpoint.origin.location, dict[str, str](), []
+    if checkpoint.root is None or not checkpoint.shards:
+        raise CheckpointError(location, "has no safetensors to convert", "Save it with safe_serialization=True.")
+    for shard in checkpoint.shards:
+        path = shard.file.path
+        if shard.problem or shard.expected != shard.file.size:
+            problem = shard.problem or f"is {shard.file.size} bytes long, {shard.expected} were expected"
+            raise CheckpointError(location, f'has a "{path}" that {problem}', "Fetch or save it again.")
+        groups.append(stored_in(checkpoint.root, shard))
+        for tensor in groups[-1]:
+            if other := seen.get(tensor.name):
+                raise CheckpointError(
+                    location,
+                    f'has "{tensor.name}" twice: in "{other}" and in "{path}"',
+                    "Keep the files of one of both.",
+                )
+            seen[tensor.name] = path
+    if lost := {name for name in checkpoint.index or {} if name not in seen}:
+        raise CheckpointError(location, f"has no {named(lost)}, which its index names", "Fetch or save it again.")
+    return groups
+
+
+def _require_plain(checkpoint: Checkpoint, adapter: Adapter | None) -> None:
+    """Raises CheckpointError for a base that is quantised, or that is an adapter around another one."""
+    location = checkpoint.origin.location
+    if method := checkpoint.config.get("quantization_config"):
+        kind = method.get("quant_method") if isinstance(method, dict) else None
+        raise CheckpointError(
+            location,
+            f'is quantised ("{kind or "quantization_config"}"), so that nothing can be merged or cast exactly',
+            "Give the checkpoint as it was before: --base ORG/REPO." if adapter else "Leave --dtype out.",
+        )
+    names = {t.name for s in checkpoint.shards for t in s.tensors if ".lora_" in t.name or ".base_layer." in t.name}
+    if names:
+        raise CheckpointError(
+            location, f"is itself an adapter around a base: it holds {named(names)}", "Merge it in training first."
+        )
+
+
+def _opened(source: str, adapter: str | None, base: str | None) -> tuple[Checkpoint, Adapter | None]:
+    """The base, and the adapter to merge into it."""
+    folder = Path(source).expanduser()
+    both = folder.is_dir() and is_adapter(folder) and any(folder.glob("model*.safetensors"))
+    if both and adapter is None:
+        raise UsageError(
+            f'The folder "{source}" holds whole weights and an adapter.',
+            f"Take one of both: --adapter none for the whole weights, or --adapter {source} to merge it into them.",
+        )
+    if adapter is None:
+        opened = _either(source, folder)
+        if isinstance(opened, Adapter):
+            return _base_of(opened, base), opened
+    if base is not None:
+        raise UsageError(f'--base was given, but "{source}" is no adapter.', "Leave --base out, or give the adapter.")
+    if adapter is None:
+        return opened, None
+    if folder.is_dir() and is_adapter(folder) and not both:
+        raise CheckpointError(
+            source, "is a base that is itself an adapter", "Give the base of that adapter as the source."
+        )
+    return open_source(source), open_adapter(adapter) if adapter != "none" else None
+
+
+def _either(source: str, folder: Path) -> Checkpoint | Adapter:
+    """The source as what it is."""
+    if folder.is_dir() and is_adapter(folder):
+        return open_adapter(source)
+    try:
+        return open_source(source)
+    except CheckpointError as error:
+        if folder.is_dir() or "no config.json" not in error.reason:
+            raise
+        return open_adapter(source)
+
+
+def _base_of(adapter: Adapter, base: str | None) -> Checkpoint:
+    asked = base or adapter.base
+    if not asked:
+        raise AdapterRefused(adapter.location, "does not say what its base is", "Give it: --base ORG/REPO or a folder.")
+    if Path(asked).is_dir() and is_adapter(Path(asked)) and not (Path(asked) / "config.json").is_file():
+        raise CheckpointError(
+            asked, "is a base that is itself an adapter", "Merge that one first, and give the result."
+        )
+    try:
+        return open_source(asked)
+    except SourceInvalid as error:
+        if base:
+            raise
+        raise AdapterRefused(
+            adapter.location,
+            f'names the base "{asked}", which is not here',
+            "Say where it is: --base ORG/REPO or a folder.",
+        ) from error
+
+
+def _target(to: str | Path) -> Path:
+    target = Path(to).expanduser().absolute()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(f'"{to}" exists and is no empty folder.', "Choose a folder that does not exist.")
+    return target
+
+
+def _size(asked: int | str | None) -> int | None:
+    if asked is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(asked).strip())
+    if not found or found[2].upper() not in _UNITS or (size := int(float(found[1]) * _UNITS[found[2].upper()])) < 1:
+        raise UsageError(f'"{asked}" is no size of a shard.', "Write it as 1GB or 500MB.")
+    return size
+
+
+def _text(value: str | Path | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _converted(
+    plan: Plan, written: Written, checkpoint: Checkpoint, adapter: Adapter | None, target: Path
+) -> Converted:
+    outputs = [o for s in plan.shards for o in s.outputs]
+    return Converted(
+        folder=str(target),
+        base=_at(checkpoint.origin.location, checkpoint.origin.revision),
+        adapter=_at(adapter.location, adapter.revision) if adapter else None,
+        shards=len(plan.shards),
+        size=sum(s.size for s in plan.shards),
+        read=written.read,
+        written=written.written,
+        taken_up=written.taken_up,
+        merged=sum(1 for o in outputs if o.delta or o.rows or (adapter and o.source.file == adapter.folder / WEIGHTS)),
+        cast=sum(1 for o in outputs if o.dtype != o.source.dtype),
+        overflowed={n: c.overflowed for n, c in written.counts.items() if c.overflowed},
+        infinite={n: c.infinite for n, c in written.counts.items() if c.infinite},
+        digests=written.digests,
+        said=plan.said,
+    )
+
+
+def _at(location: str, revision: str | None) -> str:
+    return f"{location}@{revision}" if revision else location

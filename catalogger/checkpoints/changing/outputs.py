@@ -1,0 +1,157 @@
+"""One tensor of the result and what it is made of: a stored tensor, a low-rank product added, rows put in, a cast.
+
+Facts, and the arithmetic of one tensor in blocks; which tensor gets what is for `merging` and `plan` to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from catalogger.checkpoints.changing.floats import FLOATS, Counts, narrowed, rounded, widened
+from catalogger.checkpoints.changing.stored import Reader, Stored
+
+if TYPE_CHECKING:
+    from catalogger.checkpoints.changing.floats import Floats
+
+_ELEMENTS = 1 << 18  # of one block: a few of them fit a processor's cache
+_COPIED = 1 << 20  # bytes of one block that is only copied
+_PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
+_ROWS_BY_RANK = 1 << 12
+
+Block = tuple[int, memoryview]
+"""How many bytes of stored weights it took, and the bytes of the result; only good until the next is asked for."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """`scale * (b @ a)`, or its transpose.  `rounded` to the base's dtype before it is added, as in PEFT's tables."""
+
+    a: Stored
+    b: Stored
+    scale: float
+    transposed: bool = False
+    rounded: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that take the place of those at `indices`."""
+
+    indices: tuple[int, ...]
+    values: Stored
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor of the result.  A change is computed in float32 and rounded to the stored dtype, then to `dtype`."""
+
+    name: str
+    dtype: str
+    source: Stored
+    delta: Delta | None = None
+    rows: Rows | None = None
+    between: str | None = None
+    """The dtype that a value of the adapter is rounded to first: the one that the base holds it in."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def nbytes(self) -> int:
+        width = FLOATS.get(self.dtype)
+        return self.source.nbytes if width is None or not self.changed else prod(self.shape) * width
+
+    @property
+    def changed(self) -> bool:
+        return self.dtype != self.source.dtype or bool(self.delta or self.rows)
+
+    @property
+    def sources(self) -> list[Stored]:
+        inner = [self.delta.a, self.delta.b] if self.delta else []
+        return [self.source, *inner, *([self.rows.values] if self.rows else [])]
+
+
+def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:
+    """The tensor's bytes, block by block; what is not finite is counted."""
+    if not output.changed:
+        yield from _copied(output.source, reader)
+        return
+    source, held = output.source, output.between or output.source.dtype
+    width, columns = FLOATS[source.dtype], (prod(source.shape[1:]) if output.delta or output.rows else 1)
+    each = max(1, _ELEMENTS // max(1, columns)) * columns  # whole rows
+    buffer = memoryview(bytearray(min(source.nbytes, each * width)))
+    changes = [change for change in (_added(output, reader, held), _put_in(output, reader)) if change]
+    for start in range(0, prod(source.shape), each):
+        raw = buffer[: min(len(buffer), source.nbytes - start * width)]
+        reader.read(source, start * width, raw)
+        values = widened(raw, source.dtype)
+        if held not in (source.dtype, output.dtype):
+            values = rounded(values, held)
+        for change in changes:
+            change(values.reshape(-1, columns), start // columns)
+        if changes and held != output.dtype:
+            values = rounded(values, held)
+        yield len(raw), narrowed(values, output.dtype, counts)
+
+
+def _copied(source: Stored, reader: Reader) -> Iterator[Block]:
+    buffer = memoryview(bytearray(min(source.nbytes, _COPIED)))
+    for start in range(0, source.nbytes, _COPIED):
+        raw = buffer[: source.nbytes - start]
+        reader.read(source, start, raw)
+        yield len(raw), raw
+
+
+Change = Callable[["Floats", int], None]
+"""Change(values, first): the rows of a block in place; `first` is the first row's number."""
+
+
+def _added(output: Output, reader: Reader, held: str) -> Change | None:
+    import numpy as np
+
+    if (delta := output.delta) is None:
+        return None
+    a, b = (widened(reader.whole(t), t.dtype).reshape(t.shape) for t in (delta.a, delta.b))
+    left, right = (a.T, b.T) if delta.transposed else (b, a)
+    scale = np.float32(delta.scale)
+
+    def change(values: Floats, first: int) -> None:
+        product = _product(left[first : first + len(values)], right)
+        product *= scale
+        values += rounded(product, held).reshape(values.shape) if delta.rounded else product
+
+    return change
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """The matrix product in pieces so small that the library for it starts no threads of its own: each shard has its
+    thread, and theirs would wait for each other at every piece, tens of times as long as the arithmetic takes.
+    """
+    import numpy as np
+
+    rank = left.shape[1]
+    product = np.empty((left.shape[0], right.shape[1]), np.float32)
+    rows = max(1, min(len(left), _ROWS_BY_RANK // rank))
+    columns = max(1, _PIECE // (rows * rank))
+    for row in range(0, len(left), rows):
+        for column in range(0, right.shape[1], columns):
+            place = product[row : row + rows, column : column + columns]
+            np.matmul(left[row : row + rows], right[:, column : column + columns], out=place)
+    return product
+
+
+def _put_in(output: Output, reader: Reader) -> Change | None:
+    if (rows := output.rows) is None:
+        return None
+    new = widened(reader.whole(rows.values), rows.values.dtype).reshape(rows.values.shape)
+
+    def change(values: Floats, first: int) -> None:
+        for number, index in enumerate(rows.indices):
+            if first <= index < first + len(values):
+                values[index - first] = new[number]
+
+    return change

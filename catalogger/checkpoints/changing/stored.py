@@ -1,0 +1,96 @@
+"""Tensors where they lie: a file, and a range of bytes in it.  Ranges are read; nothing is ever written here."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from catalogger.checkpoints.facts import Shard
+from catalogger.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a file; `start` and `end` are byte offsets in the whole file."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.start
+
+
+def stored_in(root: Path, shard: Shard) -> list[Stored]:
+    """Every tensor of a shard whose header could be read."""
+    behind = (shard.expected or 0) - (shard.tensors[-1].end if shard.tensors else 0)
+    path = root / shard.file.path
+    return [Stored(path, t.name, t.dtype, t.shape, behind + t.start, behind + t.end) for t in shard.tensors]
+
+
+def identity(file: Path) -> tuple[int, int, int]:
+    """Size, time of change and inode: another file, or an edited one, has another."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+class Reader:
+    """Reads ranges of files that must stay as they were when it began."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._were = {file: identity(file) for file in files}
+        self._open: dict[Path, int] = {}
+        self._opening = threading.Lock()
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._closing.close()
+
+    def read(self, tensor: Stored, start: int, buffer: memoryview) -> None:
+        """Fill the buffer with the tensor's bytes from `start` on.  Raises CheckpointError where they are not there."""
+        descriptor, done = self._descriptor(tensor.file), 0
+        while done < len(buffer):
+            count = os.preadv(descriptor, [buffer[done:]], tensor.start + start + done)
+            if not count:
+                raise _changed(tensor.file)
+            done += count
+
+    def whole(self, tensor: Stored) -> bytearray:
+        """All bytes of a tensor."""
+        held = bytearray(tensor.nbytes)
+        self.read(tensor, 0, memoryview(held))
+        return held
+
+    def require_unchanged(self) -> None:
+        """Raises CheckpointError where a file is no longer the one that was planned with."""
+        for file, was in self._were.items():
+            try:
+                same = identity(file) == was
+            except OSError:
+                same = False
+            if not same:
+                raise _changed(file)
+
+    def _descriptor(self, file: Path) -> int:
+        with self._opening:
+            if file not in self._open:
+                self._open[file] = self._closing.enter_context(file.open("rb", buffering=0)).fileno()
+            return self._open[file]
+
+
+def _changed(file: Path) -> CheckpointError:
+    return CheckpointError(
+        str(file.parent), f'changed while it was read: "{file.name}" is not what it was', "Run the same command again."
+    )

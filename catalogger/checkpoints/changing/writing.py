@@ -1,0 +1,185 @@
+"""Write a plan to a folder: shard by shard, hashed on the way, each under its name only once it is whole.
+
+What was begun stands in a folder beside the target, which gets its name at the very end.  Finished shards of the same
+plan are taken up after an interruption; after a failure nothing is left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from catalogger.checkpoints.changing.floats import Counts
+from catalogger.checkpoints.changing.outputs import blocks
+from catalogger.checkpoints.changing.plan import Plan, PlannedShard
+from catalogger.checkpoints.changing.stored import Reader
+from catalogger.errors import CataloggerError, DiskError, NotEnoughRoom, WeightsNotFinite
+from catalogger.files.digests import Tick, sha256_file
+from catalogger.files.place import existing
+
+_WORKERS = min(4, os.cpu_count() or 1)
+_PLAN = ".plan"
+_ROOM = 10_000_000  # bytes that a file system may take beside the files
+
+
+@dataclass
+class Written:
+    """What was done.  `counts` by the tensor's name, where a number was not finite; bytes in `read` and `written`."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
+    read: int = 0
+    written: int = 0
+    taken_up: int = 0
+
+
+def beside(target: Path) -> Path:
+    """Where the result stands until it is whole."""
+    return target.parent / f".{target.name}.converting"
+
+
+def write(plan: Plan, target: Path, tick: Tick) -> Written:
+    """Write the whole result.  `tick` counts bytes of the result.
+
+    Raises NotEnoughRoom, DiskError, WeightsNotFinite, and CheckpointError where an input changes meanwhile.
+    """
+    work = beside(target)
+    with _nothing_left(work), Reader(plan.inputs) as reader:
+        written = Written()
+        missing = _begin(plan, work, written, tick)
+        _require_room(work, plan.size - sum(s.size for s in plan.shards if s not in missing))
+        _write_shards(work, missing, reader, written, tick)
+        reader.require_unchanged()
+        for path, content in plan.small.items():
+            (work / path).parent.mkdir(exist_ok=True)
+            (work / path).write_bytes(content)
+            tick(len(content))
+            written.written += len(content)
+        for made in (work / _PLAN, *work.glob("*.sha256")):
+            made.unlink()
+        if target.exists():
+            target.rmdir()  # it was seen to be empty
+        work.rename(target)
+    return written
+
+
+@contextmanager
+def _nothing_left(work: Path) -> Iterator[None]:
+    """After a failure the folder is removed; after an interruption it stays, to be taken up."""
+    try:
+        yield
+    except (CataloggerError, OSError) as error:
+        shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, CataloggerError):
+            raise
+        raise DiskError(
+            f'Cannot write "{work.parent}": {error.strerror}. Nothing was left there.',
+            "Free some room or choose another folder, then run the same command again.",
+        ) from error
+
+
+def _begin(plan: Plan, work: Path, written: Written, tick: Tick) -> list[PlannedShard]:
+    """The shards that are still to be written; those of another plan are removed."""
+    with suppress(FileNotFoundError):
+        if (work / _PLAN).read_text() != plan.digest:
+            shutil.rmtree(work)
+    if work.exists() and not (work / _PLAN).exists():
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    (work / _PLAN).write_text(plan.digest)
+    missing = []
+    for shard in plan.shards:
+        if _is_whole(work, shard, written):
+            written.taken_up += 1
+            tick(shard.size)
+        else:
+            missing.append(shard)
+    return missing
+
+
+def _is_whole(work: Path, shard: PlannedShard, written: Written) -> bool:
+    """Whether the shard was finished before; its bytes are hashed again, as nobody watched over them meanwhile."""
+    path, note = work / shard.path, work / f"{shard.path}.sha256"
+    if not path.exists() or not note.exists() or path.stat().st_size != shard.size:
+        return False
+    try:
+        said = json.loads(note.read_text())
+        counts = {name: Counts(**held) for name, held in said["counts"].items()}
+        whole = bool(sha256_file(path) == said["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    if whole:
+        written.digests[shard.path] = said["sha256"]
+        written.counts |= counts
+    return whole
+
+
+def _require_room(work: Path, needed: int) -> None:
+    free = shutil.disk_usage(existing(work)).free
+    if needed + _ROOM > free:
+        raise NotEnoughRoom(str(work.parent), needed, free)
+
+
+def _write_shards(work: Path, shards: list[PlannedShard], reader: Reader, written: Written, tick: Tick) -> None:
+    stop = Event()
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        jobs = {pool.submit(_write_shard, work, shard, reader, stop, tick): shard for shard in shards}
+        try:
+            wait(jobs, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()  # all is done, or nothing more is wanted
+            pool.shutdown(wait=True, cancel_futures=True)
+    failed = [e for job in jobs if not job.cancelled() and (e := job.exception()) and not isinstance(e, _Stopped)]
+    if failed:
+        raise failed[0]
+    for job, shard in jobs.items():
+        digest, counts, read = job.result()
+        written.digests[shard.path] = digest
+        written.counts |= counts
+        written.read += read
+        written.written += shard.size
+
+
+class _Stopped(Exception):
+    """Another shard failed, or the whole was interrupted."""
+
+
+def _write_shard(
+    work: Path, shard: PlannedShard, reader: Reader, stop: Event, tick: Tick
+) -> tuple[str, dict[str, Counts], int]:
+    """Write one file; its digest, what was counted, and the bytes that were read."""
+    part, digest, found, read = work / f"{shard.path}.part", hashlib.sha256(shard.header), dict[str, Counts](), 0
+    with part.open("wb", buffering=0) as file:
+        _write_all(file.fileno(), memoryview(shard.header))
+        for output in shard.outputs:
+            counts = Counts()
+            for count, block in blocks(output, reader, counts):
+                if stop.is_set():
+                    raise _Stopped
+                digest.update(block)
+                _write_all(file.fileno(), block)
+                read += count
+                tick(len(block))
+            if counts.nan:
+                raise WeightsNotFinite(str(output.source.file.parent), output.name, counts.nan)
+            if counts.infinite or counts.overflowed:
+                found[output.name] = counts
+    sha256 = digest.hexdigest()
+    note = {"sha256": sha256, "counts": {name: vars(counts) for name, counts in found.items()}}
+    (work / f"{shard.path}.sha256").write_text(json.dumps(note))
+    part.rename(work / shard.path)
+    return sha256, found, read
+
+
+def _write_all(descriptor: int, block: memoryview) -> None:
+    written = 0
+    while written < len(block):
+        written += os.write(descriptor, block[written:])

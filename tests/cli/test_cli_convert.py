@@ -1,0 +1,36 @@
+"""`log-model convert`: what it prints, its exit codes, and that its result passes the checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from command import run
+from fakes import checkpoints
+
+
+def test_converted_and_checked(tmp_path: Path) -> None:
+    source = checkpoints.llama(tmp_path / "source", dtype="float32")
+    out = tmp_path / "out"
+    done = run("convert", str(source), "--to", str(out), "--dtype", "bfloat16", "--max-shard-size", "30kB")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == f"converted    {out}"
+    assert "tensors to bfloat16" in done.out
+    checked = run("check", "--recipe", "llama-chat", "--source", str(out))
+    assert checked.code == 0, checked.out + checked.err
+
+
+def test_one_document(tmp_path: Path) -> None:
+    source = checkpoints.llama(tmp_path / "source")
+    done = run("convert", str(source), "--to", str(tmp_path / "out"), "-o", "json")
+    document = json.loads(done.out)
+    assert (done.code, document["action"], document["shards"]) == (0, "converted", 1)
+    assert document["digests"].keys() == {"model.safetensors"}
+    failed = run("convert", str(source), "--to", str(tmp_path / "out"), "-o", "json")
+    assert (failed.code, json.loads(failed.out)["error"]["code"]) == (2, "usage")
+
+
+def test_a_source_that_is_nothing(tmp_path: Path) -> None:
+    done = run("convert", str(tmp_path / "none"), "--to", str(tmp_path / "out"))
+    assert done.code == 2
+    assert "is neither a folder nor ORG/REPO" in done.err
