@@ -46,12 +46,17 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_experiment_is_left() -> Iterator[None]:
-    """What `mlflow.set_experiment` chose holds for the process, and would be looked for in every other store."""
+def _mlflow_is_as_it_was() -> Iterator[None]:
+    """What was set by MLflow's setters holds for the process: stores, and an experiment that would be looked for in
+    every other store.
+    """
     yield
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_tracking_uri("")
+        mlflow.set_registry_uri("")
     if fluent := sys.modules.get("mlflow.tracking.fluent"):
-        fluent._active_experiment_id = None  # type: ignore[attr-defined]
+        fluent._active_experiment_id = None
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from catalogger.cli.job import quiet
 from catalogger.cli.output import Terminal, emit
+from catalogger.quiet import quiet
 
 
 @click.command("convert")
