@@ -56,7 +56,7 @@ def _mlflow_is_as_it_was() -> Iterator[None]:
         mlflow.set_tracking_uri("")
         mlflow.set_registry_uri("")
     if fluent := sys.modules.get("mlflow.tracking.fluent"):
-        fluent._active_experiment_id = None
+        fluent._active_experiment_id = None  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -302,11 +303,11 @@ def test_broken_shard_is_a_fact() -> None:
 
 
 @pytest.fixture
-def open_world(tmp_path: Path) -> Path:
-    """A folder that everybody may enter."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    return tmp_path
+def open_world() -> Iterator[Path]:
+    """A folder that everybody may enter, with a short name."""
+    with tempfile.TemporaryDirectory(prefix="open-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def _closed(path: Path) -> str:
