@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ def ordinary_user() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
+    importlib.import_module("huggingface_hub.hf_api")  # which that user might not be able to read
     os.seteuid(65534)
     try:
         yield
