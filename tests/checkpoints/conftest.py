@@ -43,7 +43,8 @@ def ordinary_user() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    importlib.import_module("huggingface_hub.hf_api")  # which that user might not be able to read
+    for needed in ("huggingface_hub.hf_api", "encodings.idna"):  # whose files that user might not be able to read
+        importlib.import_module(needed)
     os.seteuid(65534)
     try:
         yield
