@@ -210,7 +210,7 @@ def test_an_endpoint_that_is_named(space: Workspace) -> None:
     with pytest.raises(UsageError, match='no endpoint "ep"'):
         _promote(endpoint="ep")
     _serve("1", "ep")
-    with pytest.raises(UsageError, match="serves main.ml.bot/1, not main"):
+    with pytest.raises(UsageError, match=r"serves main\.ml\.bot/1, not main"):
         _promote(endpoint="ep")
     assert _at(space) == 1
 
