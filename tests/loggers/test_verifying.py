@@ -165,7 +165,12 @@ def test_parts_are_read_one_after_another(tmp_path: Path, monkeypatch: pytest.Mo
     asked: list[int] = []
     storage = FolderStorage(tmp_path.as_uri(), Workers())
     part: Any = storage.part
-    monkeypatch.setattr(storage, "part", lambda path, start, count: asked.append(count) or part(path, start, count))
+
+    def noted(path: str, start: int, count: int) -> bytes:
+        asked.append(count)
+        return bytes(part(path, start, count))
+
+    monkeypatch.setattr(storage, "part", noted)
     found = reading.Reading(storage).digest("file", 25600, lambda _: None)
     assert found == _digest(tmp_path / "file")
     assert (max(asked), sum(asked)) == (1000, 25600)
