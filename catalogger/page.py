@@ -15,7 +15,7 @@ h1 { font-size: 1.4rem; margin: 0 0 .2rem; } p { margin: .2rem 0; } .soft { colo
 table { border-collapse: collapse; margin: 1rem 0; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .45rem .7rem .45rem 0; text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; } code { background: var(--code); border-radius: 3px; padding: 0 .25em; }
-.good { color: var(--good); } .bad { color: var(--bad); } .note { color: var(--note); }
+.whole { white-space: nowrap; } .good { color: var(--good); } .bad { color: var(--bad); } .note { color: var(--note); }
 ul { margin: .2rem 0; padding-left: 1.1rem; } a { color: inherit; }
 """
 

@@ -180,8 +180,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Some folders serve many tests: search what came into them after their first one."""
     _search(_searched)
     _left.extend(_taken())
-    if _left:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["told"] = _left  # one of several processes: the one that reports fails the session
+    elif _left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of several processes has found at its end."""
+    _left.extend(told for told in getattr(node, "workeroutput", {}).get("told", ()) if told not in _left)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -16,6 +16,7 @@ STAIRS = [
     *(
         "errors",
         "lines",
+        "notebook",
         "quiet",
         "page",
         "files",

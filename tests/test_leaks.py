@@ -103,13 +103,14 @@ LOOKS = re.compile(
 TAKES = re.compile(r"(?i:password|secret|session_token|secret_key|secret_access_key)$|[A-Z]_TOKEN$")
 
 
-@pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module", params=[(), ("-n", "2")], ids=["one process", "two processes"])
+def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the run says, which is none that passes."""
     folder = tmp_path_factory.mktemp("leaking")
     (folder / "conftest.py").write_text(OTHER_MARK)
     (folder / "test_leaking.py").write_text(LEAKING)
     settings = ["-rA", "-p", "no:randomly", "-p", "no:cacheprovider", "--basetemp", str(folder / "base")]
+    settings += request.param
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *settings, "test_leaking.py"],
         cwd=folder,

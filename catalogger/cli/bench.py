@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--parallel", metavar="N,N,…", help="Requests at the same time, a step each.  [default: 1,2,4,8,… 128]")
 @click.option("--input-tokens", type=int, metavar="N", help="Tokens of each prompt.  [default: 2048; 512 to embed]")
 @click.option("--output-tokens", type=int, metavar="N", help="Tokens of each answer.  [default: 256]")
-@click.option("--tokenizer", metavar="DIR", type=click.Path(path_type=Path), help="The model's checkpoint folder.")
+@click.option("--tokenizer", metavar="SOURCE", help="The model's checkpoint, a folder or ORG/REPO.")
 @click.option("--seconds", type=float, default=30.0, metavar="S", help="How long a step is measured.  [default: 30]")
 @click.option("--requests", type=int, metavar="N", help="Measure so many requests of each stream instead.")
 @click.option("--plateau", type=float, default=5.0, metavar="PERCENT", help="What a step must add.  [default: 5]")
@@ -101,5 +101,5 @@ def _conclusion(test: LoadTest) -> str:
         return "Nothing was answered."
     most = test.served.most
     share = f", {best.whole_rate / most:.0%} of the {most:,.0f} that it is provisioned for at the most" if most else ""
-    limit = "; the client was the limit there" if best.client.limits else ""
+    limit = "; the client was the limit there" if best.client_limits else ""
     return f"\nHighest: {best.whole_rate:,.0f} {WHOLE_RATE} at {best.parallel} parallel requests{share}{limit}."

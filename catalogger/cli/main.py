@@ -29,6 +29,7 @@ _VERBS = {
     "outdated": ("catalogger.cli.outdated", "command"),
     "promote": ("catalogger.cli.promote", "command"),
     "clean": ("catalogger.cli.clean", "command"),
+    "doctor": ("catalogger.cli.doctor", "command"),
 }
 
 
@@ -119,15 +120,15 @@ def cli(ctx: click.Context, /, **options: Any) -> int:
         return 0
     if not options["recipe"]:
         raise click.UsageError("Say what to log by --recipe NAME; `log-model recipes` lists them.")
-    from catalogger.cli.job import run
+    from catalogger.cli.job import run as log
 
-    return run(**options)
+    return log(**options)
 
 
 def main() -> None:
     """Entry point of the `log-model` script: runs a command and ends the process with the exit code of its outcome."""
     try:
-        code = _run(sys.argv[1:])
+        code = run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
         os._exit(141)  # as the shell counts a process that SIGPIPE ended: the reader left, whatever was done is done
@@ -137,7 +138,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run the command with these arguments; its exit code.  Raises KeyboardInterrupt and BrokenPipeError only."""
     try:
         ended = cli.main(arguments, prog_name="log-model", standalone_mode=False)
     except click.Abort as stopped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -126,13 +126,11 @@ def _publisher(key: str | None, *, dry_run: bool) -> Any:
         return lambda _: None
     if not dry_run:
         raise UsageError("--publish was given without --dry-run.", "It publishes what would change.")
-    try:
-        from databricks.sdk.runtime import dbutils
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:  # the SDK's stand-in would take the value and lose it
+        raise UsageError("--publish works in a task of a Databricks job only.", "Leave it out here.")
+    from databricks.sdk.runtime import dbutils
 
-        values = dbutils.jobs.taskValues
-    except Exception as error:  # the SDK's own stand-in raises many things outside of a job
-        raise UsageError("--publish works in a task of a Databricks job only.", f"Here: {error}") from error
-    return lambda outcome: values.set(key=key, value=json.loads(json.dumps(outcome.pending)))
+    return lambda outcome: dbutils.jobs.taskValues.set(key=key, value=outcome.pending)
 
 
 def _pair(variable: str) -> tuple[str, str]:

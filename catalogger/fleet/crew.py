@@ -90,6 +90,7 @@ class Crew:
         self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._said: set[str] = set()
 
     def run(self, tasks: Iterable[Task], done: Callable[[Task, Done], None]) -> None:
         """Do all of them, and call `done` for each as it ends, in this thread.
@@ -149,7 +150,7 @@ class Crew:
                 worker = self._worker()
             with self._disks.reserved(task.needs):
                 began = time.monotonic()
-                done = worker.do(task, self._progress)
+                done = worker.do(task, _Lines(task.name, self._progress, self._said))
                 ended.put((task, replace(done, seconds=time.monotonic() - began)))
         if not worker.is_spent:
             self._idle.put(worker)
@@ -182,10 +183,9 @@ class _Worker:
     def is_spent(self) -> bool:
         return self._jobs >= _JOBS_OF_A_WORKER or self._process.poll() is not None
 
-    def do(self, task: Task, progress: Progress) -> Done:
+    def do(self, task: Task, lines: _Lines) -> Done:
         """Send the job, tell what it says, and give what came of it."""
         self._jobs += 1
-        lines = _Lines(task.name, progress)
         try:
             stdin, stdout = self._process.stdin, self._process.stdout
             if stdin is None or stdout is None:
@@ -229,10 +229,10 @@ class _Worker:
 
 
 class _Lines:
-    """What a worker says of one job, handed on."""
+    """What a worker says of one job, handed on; what was `said` of the entry when it was planned is not said again."""
 
-    def __init__(self, name: str, progress: Progress) -> None:
-        self._name, self._progress = name, progress
+    def __init__(self, name: str, progress: Progress, said: set[str]) -> None:
+        self._name, self._progress, self._said = name, progress, said
         self._bar: AbstractContextManager[Tick] | None = None
         self._tick: Tick = lambda _: None
         self.outcome: Mapping[str, Any] | None = None
@@ -241,8 +241,10 @@ class _Lines:
         """The end of the job, where this was its last line."""
         match said:
             case {"say": text}:
-                for line in str(text).splitlines():
-                    self._progress.say(f"{self._name}: {line}")
+                for line in (f"{self._name}: {line}" for line in str(text).splitlines()):
+                    if line not in self._said:
+                        self._said.add(line)
+                        self._progress.say(line)
             case {"bar": None}:
                 self.end()
             case {"bar": label, "total": total}:

@@ -168,7 +168,8 @@ class Page:
         if not isinstance(recipe, str) or recipe in library() or not _is_path(recipe):
             return dict(recipe) if isinstance(recipe, dict) else str(recipe)
         if problem := _leaves(recipe):
-            return self._say((*at, "recipe"), problem)
+            self._say((*at, "recipe"), problem)
+            return None
         file = self.file.parent.absolute() / recipe
         return str(file) if self._inside(file, (*at, "recipe")) else None
 

@@ -66,15 +66,12 @@ class _Reading:
     def read(self, file: Path, defaults: Options, variables: Mapping[str, Any], within: tuple[Path, ...]) -> None:
         """One file and what it includes; `variables` and `defaults` are those of the file that includes it."""
         real = file.resolve()
-        if real in within:
-            return self._say(file, None, "include", f"a cycle: {' → '.join(p.name for p in (*within, real))}")
-        if real in self.seen.values():
-            return self._say(file, None, "", "is there twice")
-        if len(self.seen) >= _MOST_FILES:
-            return self._say(file, None, "", f"is one of more than {_MOST_FILES} files")
+        if problem := self._unfit(real, within):
+            self._say(file, None, "include" if within else "", problem)
+            return
         self.seen[file] = real
         if (parsed := self._parsed(file)) is None:
-            return None
+            return
         page = Page(file, *parsed, self.given, self.consent)
         own = page.data.get("variables")
         known = {**(own if isinstance(own, dict) else {}), **variables}
@@ -88,7 +85,13 @@ class _Reading:
         self.digest.update(json.dumps(page.used, sort_keys=True).encode())
         for file in below:
             self.read(file, mine, known, (*within, real))
-        return None
+
+    def _unfit(self, real: Path, within: tuple[Path, ...]) -> str | None:
+        if real in within:
+            return f"a cycle: {' → '.join(p.name for p in (*within, real))}"
+        if real in self.seen.values():
+            return "is there twice"
+        return f"is one of more than {_MOST_FILES} files" if len(self.seen) >= _MOST_FILES else None
 
     def compare(self) -> None:
         """No two entries for one target; names that differ in case only are one for Databricks."""
@@ -105,19 +108,21 @@ class _Reading:
             self.wrong.append(("", None, "", f"more than {_MOST_ENTRIES} entries"))
 
     def _parsed(self, file: Path) -> tuple[dict[str, Any], dict[Place, int]] | None:
+        """Data and lines of the file; None where it has none, which is said."""
         try:
             if file.stat().st_size > _LARGEST:
-                return self._say(file, None, "", f"is larger than {_LARGEST >> 20} MiB, so it is no manifest")
+                self._say(file, None, "", f"is larger than {_LARGEST >> 20} MiB, so it is no manifest")
+                return None
             content = file.read_bytes()
-            if not content.strip():
-                return self._say(file, None, "", "is empty")
-            self.digest.update(hashlib.sha256(content).digest())
-            return parse(content.decode("utf-8"))
+            if content.strip():
+                self.digest.update(hashlib.sha256(content).digest())
+                return parse(content.decode("utf-8"))
+            self._say(file, None, "", "is empty")
         except (OSError, UnicodeDecodeError) as error:
-            return self._say(file, None, "", f"cannot be read: {error}")
+            self._say(file, None, "", f"cannot be read: {error}")
         except NotADocument as error:
             self.wrong += [(str(file), *problem) for problem in error.problems]
-            return None
+        return None
 
     def _say(self, file: Path, line: int | None, key: str, text: str) -> None:
         self.wrong.append((str(file), line, key, text))

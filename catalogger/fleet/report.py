@@ -5,11 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from catalogger.errors import DiskError
-from catalogger.fleet.outcome import EntryOutcome, SyncOutcome
+from catalogger.fleet.outcome import Action, EntryOutcome, SyncOutcome
 from catalogger.page import page
 
+_WITHOUT_WORDS = dict.fromkeys(get_args(Action), "") | {
+    "unchanged": "as it should be",
+    "interrupted": "stopped before it was done",
+}
 _CLASSES = {"registered": "good", "updated": "good", "failed": "bad", "interrupted": "bad", "planned": "note"}
 
 
@@ -47,10 +52,10 @@ def _row(entry: EntryOutcome) -> str:
     endpoint = _endpoint(entry.deployment)
     cells = [
         f"<b>{text(entry.name)}</b><br><span class='soft'>{text(entry.at)}</span>",
-        text(entry.recipe),
+        f"<span class='whole'>{text(entry.recipe)}</span>",
         f"<span class='{_CLASSES.get(entry.action, 'soft')}'>{entry.action}</span>",
         text(entry.version or "none"),
-        (f"<ul>{lines}</ul>" if lines else "<span class='soft'>as it should be</span>") + endpoint,
+        (f"<ul>{lines}</ul>" if lines else f"<span class='soft'>{_WITHOUT_WORDS[entry.action]}</span>") + endpoint,
         f"{entry.seconds:.1f}",
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from catalogger.fleet.manifest import Manifest
 from catalogger.recipes import Recipe, library
@@ -57,5 +57,5 @@ def _with_short_keys(options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for one in ("manifest", "recipe"):
-        shipped(one).write_text(written(one), encoding="utf-8")  # type: ignore[arg-type]
+    for one in get_args(Subject):
+        shipped(one).write_text(written(one), encoding="utf-8")

@@ -20,6 +20,7 @@ from catalogger.fleet.report import report
 from catalogger.loggers.standing import look_at
 from catalogger.loggers.stores import Stores, choose_stores
 from catalogger.progress import Progress, Silent
+from catalogger.remote.workspace import runtime_credentials
 
 
 def sync(
@@ -68,6 +69,7 @@ def _crew(jobs: int, progress: Progress, max_rate: float | None, *, debug: bool)
         rate = Rate(max_rate, Path(file.name)) if max_rate else None
         # Xet's own client fetches past the pace
         environment = {**rate.environment(), "HF_HUB_DISABLE_XET": "1"} if rate else {}
+        environment |= runtime_credentials()
         crew = Crew(jobs, progress, environment, debug=debug)
         try:
             yield crew

@@ -1,4 +1,4 @@
-"""One registration of one model at a time on this machine."""
+"""One at a time on this machine: one registration of a model, one making of an embedded store."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO
+from typing import TextIO
 
 from catalogger.files.digests import cache_folder
+from catalogger.loggers.stores import Stores, pointed_at, sqlite_file, translated
 from catalogger.progress import Progress
 
 
@@ -19,7 +20,7 @@ def registration_lock(registry_uri: str, name: str, progress: Progress) -> Itera
     Gives whether it is held: where the cache folder cannot be written there is none, and what the number holds is still
     read back.
     """
-    file = _opened(registry_uri, name)
+    file = _opened(f"{registry_uri} {name}")
     if file is None:
         yield False
         return
@@ -35,7 +36,7 @@ def registration_lock(registry_uri: str, name: str, progress: Progress) -> Itera
 @contextmanager
 def unless_registering(registry_uri: str, name: str) -> Iterator[bool]:
     """Hold that lock too, but without waiting: whether it is held now, so that no registration is under way here."""
-    file = _opened(registry_uri, name)
+    file = _opened(f"{registry_uri} {name}")
     if file is None:
         yield False
         return
@@ -48,10 +49,31 @@ def unless_registering(registry_uri: str, name: str) -> Iterator[bool]:
         yield True
 
 
-def _opened(registry_uri: str, name: str) -> IO[str] | None:
-    """The file of the lock; None where the cache folder cannot be written."""
+def make_embedded(stores: Stores) -> None:
+    """Make the tables of an SQLite store that is not there yet, where no other process is at it: MLflow's own making
+    fails for the second of two.
+    """
+    if not (stores.file or sqlite_file(stores.registry_uri)):
+        return
+    file = _opened(f"{stores.tracking_uri} {stores.registry_uri}")
+    if file is None:
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not stores.exist:
+            import mlflow
+
+            with pointed_at(stores), translated(stores):
+                client = mlflow.MlflowClient(stores.tracking_uri, stores.registry_uri)
+                client.search_experiments(max_results=1)
+                client.search_registered_models(max_results=1)
+
+
+def _opened(what: str) -> TextIO | None:
     folder = cache_folder() / "locks"
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / hashlib.sha256(f"{registry_uri} {name}".encode()).hexdigest()[:32]).open("w")
-    return None
+    try:
+        return (folder / hashlib.sha256(what.encode()).hexdigest()[:32]).open("w")
+    except OSError:
+        return None

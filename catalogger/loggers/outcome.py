@@ -5,6 +5,7 @@ request.
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -93,6 +94,8 @@ class Outcome:
     plan: Plan | None = None
     proof: Proof | None = None
     notes: tuple[str, ...] = field(default=())
+    page: str | None = None
+    """Address of the version's page, for people."""
 
     def document(self) -> dict[str, Any]:
         """The outcome as JSON data, the form that scripts rely on."""
@@ -115,6 +118,7 @@ class Outcome:
             "tracking_uri": self.tracking_uri,
             "registry_uri": self.registry_uri,
             "location": self.location,
+            "page": self.page,
             "proof": self.proof.document() if self.proof else None,
             "notes": list(self.notes),
         }
@@ -128,6 +132,8 @@ class Outcome:
         rows += [("alias", f"models:/{self.name}@{alias}") for alias in self.aliases]
         rows.append(("from", " @ ".join(filter(None, (self.source["location"], self.source["revision"])))))
         rows.append(("as", f"recipe {self.recipe}, task {self.task}"))
+        if self.page:
+            rows.append(("page", self.page))
         if self.location:
             rows.append(("files in", self.location))
         default = (
@@ -190,4 +196,11 @@ class Outcome:
             f"<li><b>{f.severity} {f.code}</b> {text(f.subject)} {text(f.message)}<br><i>{text(f.fix)}</i></li>"
             for f in self.report.findings
         )
-        return as_table(self.rows()) + (f"<ul>{found}</ul>" if found else "")
+        return as_table(self.rows(), self._links()) + (f"<ul>{found}</ul>" if found else "")
+
+    def _links(self) -> dict[str, str]:
+        """Addresses by the label of their row."""
+        if self.source["kind"] != "hub":
+            return {}
+        hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        return {"from": f"{hub}/{self.source['location']}/tree/{self.source['revision']}"}

@@ -27,11 +27,12 @@ from catalogger.loggers.layout import (
     source_path,
     stand_at,
 )
-from catalogger.loggers.lock import registration_lock
+from catalogger.loggers.lock import make_embedded, registration_lock
 from catalogger.loggers.manifest import manifest
 from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.package import point_at, pointer, restore
+from catalogger.loggers.page import page_of
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
 from catalogger.loggers.proof import Proof, findings_kept
@@ -101,7 +102,7 @@ class Work:
             self._begun_early(alone=alone),
         ):
             if not self._sends:
-                with self._stores():
+                with self._stores(make=True):
                     registry = MlflowRegistry(request.stores)
                     return self._unchanged(registry) or self._log_and_register(registry)
             unity = open_unity(
@@ -115,11 +116,13 @@ class Work:
                 return unchanged  # before MLflow is imported, which takes seconds
             if request.stores.kind == "oss" and (self._root() or "file:").startswith("file:"):
                 self._begin_hashing()
-            with self._packing(alone=alone), self._stores():
+            with self._packing(alone=alone), self._stores(make=True):
                 return self._log_and_send(unity)
 
     @contextmanager
-    def _stores(self) -> Iterator[None]:
+    def _stores(self, *, make: bool = False) -> Iterator[None]:
+        if make:
+            make_embedded(self.request.stores)
         with pointed_at(self.request.stores), translated(self.request.stores):
             yield
 
@@ -445,6 +448,7 @@ class Work:
             store_is_default=request.stores.is_default,
             plan=plan,
             proof=self._proof,
+            page=page_of(request.stores, request.name, version.number) if version else None,
             notes=self._notes
             + (
                 ("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)

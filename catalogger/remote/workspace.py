@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from databricks.sdk.core import Config
 
 
+_OWN = ("DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "DATABRICKS_AUTH_TYPE", "DATABRICKS_CONFIG_PROFILE")
+"""Any of these says how to sign in, to every process."""
+
+
 def workspace_config(uri: str) -> Config:
     """The SDK's configuration for `databricks…://PROFILE`, or for the environment where no profile is named.
 
@@ -57,6 +61,24 @@ def workspace(uri: str) -> Rest:
 def workspace_rest(config: Config, timeout: tuple[float, float] = TIMEOUT) -> Rest:
     """Calls to the workspace of a configuration; `timeout` as for `Rest`."""
     return Rest(str(config.host), lambda: credentials(config), timeout)
+
+
+def runtime_credentials() -> dict[str, str]:
+    """Variables by which the processes that this one starts sign in as it does: the credentials of a Databricks runtime
+    are in this process's memory only.  None where others are set, which such processes find by themselves.
+    """
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ or any(name in os.environ for name in _OWN):
+        return {}
+    try:
+        from databricks.sdk.core import Config
+
+        config = Config()
+        kind, _, token = config.authenticate().get("Authorization", "").partition(" ")
+    except (ImportError, ValueError):  # whoever needs credentials says that there are none
+        return {}
+    if config.auth_type != "runtime" or kind != "Bearer":
+        return {}
+    return {"DATABRICKS_HOST": str(config.host), "DATABRICKS_TOKEN": token}
 
 
 def credentials(config: Config) -> dict[str, str]:

@@ -24,10 +24,13 @@ class Grants:
         self._granted: dict[Key, dict[str, set[str]]] = {}
 
     def change(self, key: Key, principal: str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
-        """Privileges may be written with spaces or underscores."""
+        """Privileges may be written with spaces or underscores. What is taken away goes first: ALL PRIVILEGES is
+        everything.
+        """
         held = self._granted.setdefault(key, {}).setdefault(principal, set())
+        gone = {privilege.replace(" ", "_") for privilege in remove}
+        held -= set(held) if _ALL in gone else gone
         held |= {privilege.replace(" ", "_") for privilege in add}
-        held -= {privilege.replace(" ", "_") for privilege in remove}
 
     def forget(self, key: Key) -> None:
         self.owners.pop(key, None)

@@ -68,7 +68,7 @@ def _securable(registry: Registry, user: str, asked: Asked) -> Key:
 
 
 def _named(asked: Asked) -> Key:
-    kind = asked["kind"].upper()
+    kind = asked["kind"].upper().replace("REGISTERED-MODEL", "FUNCTION")  # as a bundle's deployment says it
     if kind not in ("CATALOG", "SCHEMA", "FUNCTION"):
         raise wrong(f"SECURABLE_TYPE is invalid: {asked['kind']}")
     return cast(Kind, kind), asked["securable"].lower()

@@ -12,6 +12,8 @@ import urllib.request
 from pathlib import Path
 
 _SETTINGS = ("MLFLOW_", "DATABRICKS_")
+_NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Without its queues of jobs it is one process in place of many; it stores and serves as before."""
 
 
 class TrackingServer:
@@ -39,12 +41,13 @@ class TrackingServer:
     def _started(self) -> bool:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  this Python's own MLflow
                 [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
                  "--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/tracking.db",
                  "--artifacts-destination", f"{self._folder}/artifacts"],
-                env={name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)},
+                env={**kept, **_NO_JOBS},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

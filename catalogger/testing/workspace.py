@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from catalogger.testing import invocations, mlflow_api, native, serving_api
+from catalogger.testing import deploying_api, invocations, mlflow_api, native, serving_api
+from catalogger.testing.deploying_api import Deployed
 from catalogger.testing.endpoints import Build
 from catalogger.testing.files_api import PRESIGNED, FilesApi
 from catalogger.testing.files_replies import Reply as FileReply
 from catalogger.testing.grants import EVERYONE, Kind
 from catalogger.testing.invocations import Answers, Invocations
+from catalogger.testing.jobs import Jobs
 from catalogger.testing.models import NO_CREDENTIALS, Model, Registry, Vending, Version
 from catalogger.testing.orders import Fault, Orders, Record, Request
 from catalogger.testing.refusal import RefusalError, document, wrong
@@ -47,7 +49,8 @@ class Workspace:
     Files API, as they do in a workspace. `sdk_uploads` is what the workspace says to MLflow's probe for the upload by
     the Files API: unless it is told, that it wants it where it gives no credentials. `vending` may be exchanged at any
     time. `on_request` is called with each request before it is handled, in the request's own thread. `answers` answers
-    the queries of endpoints; `build` is how these are built unless `serving` is told otherwise.
+    the queries of endpoints; `build` is how these are built unless `serving` is told otherwise. `deployed` holds jobs,
+    workspace files and secret scopes, as a bundle's deployment leaves them.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Workspace:
         self._server = server(self, port)
         self.url = self._server.url
         self.files = FilesApi(root, lambda: self.url)
+        self.deployed = Deployed(Jobs(lambda: self.url))
         self.serving = Serving(self._registry, root, self._lock, build or Build())
         self._invocations = Invocations(self.serving, answers)
 
@@ -196,6 +200,9 @@ class Workspace:
             return self._mlflow(call, user)
         if call.path.startswith(native.PREFIX):
             return self._native(call, user)
+        if found := deploying_api.find(call.method, call.path):
+            with self._lock:
+                return deploying_api.answer(found[0], self.deployed, user, call, found[1])
         if self._tracking and _TRACKING.match(call.path):
             return _passed_on(call, self._tracking)
         raise _unknown(call)

@@ -34,7 +34,7 @@ def test_the_manifest_is_right(work: Path) -> None:
     (shown,) = re.findall(r"```yaml\n(.+?)```", PAGE, re.DOTALL)
     (work / "models.yaml").write_text(shown)
     wish = read_manifests(["models.yaml"], {"CATALOG": "prod"}, Consent())
-    assert [w.name for w in wish.entries] == ["prod.ml.gte_base", "prod.ml.support_bot"]
+    assert [w.name for w in wish.entries] == ["prod.ml.bge_base", "prod.ml.support_bot"]
 
 
 def test_every_key_is_named() -> None:

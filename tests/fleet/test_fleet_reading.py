@@ -8,6 +8,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from fakes.secrets import secret
 
 from catalogger.errors import ManifestInvalid
 from catalogger.fleet.entries import Consent
@@ -209,7 +210,7 @@ def test_a_cycle_of_includes(work: Path) -> None:
 
 def test_a_file_that_is_included_twice(work: Path) -> None:
     write("models: [{recipe: bge-small}]\n", "b.yaml")
-    assert ("b.yaml", None, "", "is there twice") in refused(write("include: [b.yaml, '*b.yaml']\nmodels: []\n"))
+    assert ("b.yaml", None, "include", "is there twice") in refused(write("include: [b.yaml, '*b.yaml']\nmodels: []\n"))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_no_path_leads_out_of_the_folder(work: Path, text: str, key: str) -> Non
 
 
 def test_only_variables_that_are_meant_for_it(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_PASSWORD", "hidden")
+    monkeypatch.setenv("SOME_PASSWORD", secret("a variable of the environment"))
     monkeypatch.setenv("CATALOGGER_VAR_C", "prod")
     entry = "{recipe: bge-small, name: '${C}.ml.a', tag: {t: '${SOME_PASSWORD}'}}"
     (wanted,) = read(write(f"variables: {{SOME_PASSWORD: none}}\nmodels: [{entry}]\n")).entries

@@ -9,6 +9,7 @@ from statistics import fmean
 
 TOO_MANY = "429"
 _LAG = 0.01  # seconds by which the client itself may be late, in 19 of 20 looks
+_SHARE = 0.05  # of a request's latency that it may be late, where that is more
 _BUSY = 0.9  # of one core
 
 
@@ -60,10 +61,9 @@ class ClientLoad:
     lag_most: float = 0.0
     cpu: float = 0.0
 
-    @property
-    def limits(self) -> bool:
-        """The client, not the endpoint, is the limit of what was measured."""
-        return self.lag_p95 > _LAG or self.cpu > _BUSY
+    def limits(self, latency: float) -> bool:
+        """The client, not the endpoint, is the limit of what was measured, where a request takes so many seconds."""
+        return self.lag_p95 > max(_LAG, _SHARE * latency) or self.cpu > _BUSY
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class Step:
     def too_many(self) -> int:
         """Requests that were refused with 429."""
         return self.errors.get(TOO_MANY, 0)
+
+    @property
+    def client_limits(self) -> bool:
+        """The client, not the endpoint, is the limit of what was measured."""
+        return self.client.limits(self.latency.p50 if self.latency else 0.0)
 
     @property
     def failed(self) -> int:

@@ -46,7 +46,7 @@ def load_test(
     parallel: Sequence[int] | None = None,
     input_tokens: int | None = None,
     output_tokens: int | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Path | str | None = None,
     seconds: float = 30.0,
     requests: int | None = None,
     plateau: float = 5.0,
@@ -57,8 +57,8 @@ def load_test(
 
     parallel: other numbers; all of them are measured then.
     input_tokens, output_tokens: of each request; without, 2048 and 256, the shape of listed rates, and 512 to embed.
-    tokenizer: the model's checkpoint folder, or its `tokenizer.json`, by which prompts get their exact length; without
-        one, words are added or left out until the endpoint counts what was asked for.
+    tokenizer: the model's repository or checkpoint folder, or its `tokenizer.json`, by which prompts get their exact
+        length; without one, words are added or left out until the endpoint counts what was asked for.
     seconds: how long each step is measured; or `requests`: how many of each stream are.
     plateau: the ladder ends after two steps that raise the throughput by no more than so many percent.
     timeout: seconds that one answer may take.
@@ -166,7 +166,7 @@ def said_of(step: Step) -> str:
     latency = f"latency p50 {seconds_of(step.latency, 'p50')}, p95 {seconds_of(step.latency, 'p95')}"
     failed = "".join(f", {count} x {kind}" for kind, count in step.errors.items())
     limit = ""
-    if step.client.limits:
+    if step.client_limits:
         lag, cpu = step.client.lag_p95 * 1000, step.client.cpu * 100
         limit = f"\n  The client, not the endpoint, is the limit here: {lag:.0f} ms late, at {cpu:.0f} % of a core."
     return f"{step.parallel} parallel: {rates}, {latency}, {step.answered} answered{failed}{limit}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from catalogger.serving.bench.results import LoadTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMS = (".png", ".svg")
 _NOW, _TAIL, _THEN, _LINE = "#1f6fb4", "#d1622b", "#8a8a8a", "#2e7d32"
@@ -29,6 +32,22 @@ def require_matplotlib() -> None:
 
 def draw(test: LoadTest, file: Path, against: LoadTest | None = None) -> None:
     """Write the picture as PNG or SVG, by the file's ending.  Raises UsageError where there is nothing to draw."""
+    figure = _figure(test, against)
+    try:
+        figure.savefig(file, dpi=150)
+    except OSError as error:
+        raise DiskError(f'"{file}" cannot be written: {error.strerror}.', "Name another file.") from error
+
+
+def as_image(test: LoadTest) -> str:
+    """The picture as an HTML image that needs no file.  Raises what `draw` raises."""
+    content = io.BytesIO()
+    _figure(test, None).savefig(content, format="png", dpi=110)
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return f'<img alt="latency against throughput" style="max-width:100%" src="data:image/png;base64,{encoded}">'
+
+
+def _figure(test: LoadTest, against: LoadTest | None) -> Figure:
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,10 +71,7 @@ def draw(test: LoadTest, file: Path, against: LoadTest | None = None) -> None:
     axes.set_title(_title(test), loc="left", fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="upper left")
-    try:
-        figure.savefig(file, dpi=150)
-    except OSError as error:
-        raise DiskError(f'"{file}" cannot be written: {error.strerror}.', "Name another file.") from error
+    return figure
 
 
 def _points(test: LoadTest) -> list[Step]:
@@ -79,10 +95,10 @@ def _curve(
 def _label(axes: Axes, steps: Sequence[Step], rates: Sequence[float], latencies: Sequence[float]) -> None:
     """How many requests were parallel, at each point; where the client was the limit, marked so."""
     for step, rate, latency in zip(steps, rates, latencies, strict=True):
-        text = f"{step.parallel}*" if step.client.limits else str(step.parallel)
+        text = f"{step.parallel}*" if step.client_limits else str(step.parallel)
         axes.annotate(text, (rate, latency), xytext=(6, -12), textcoords="offset points", color=_NOW, fontsize=9)
     axes.plot([], [], " ", label="numbers: parallel requests")
-    if any(step.client.limits for step in steps):
+    if any(step.client_limits for step in steps):
         axes.plot([], [], " ", label="*: the client was the limit")
 
 

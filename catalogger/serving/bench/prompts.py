@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from catalogger.checkpoints import open_source
+from catalogger.checkpoints.source import hub_reference
 from catalogger.errors import UsageError
 from catalogger.serving.endpoint import CHAT, EMBEDDINGS
 from catalogger.serving.tokenizing import load_tokenizer
@@ -32,19 +34,19 @@ _ROOMY = 64  # input tokens from which on a prompt has room for the order
 _MARK = "PROMPT"
 _SPECIAL = 2  # tokens that an embedding model puts around a text, and that its window has to hold too
 
+_FILE = "tokenizer.json"
+
 Count = Callable[[str], int]
 
 
-def counted_by(tokenizer: Path) -> tuple[Count, list[str]]:
+def counted_by(tokenizer: Path | str) -> tuple[Count, list[str]]:
     """How many tokens a text has, special ones left out, and words of one token each.
 
-    tokenizer: a checkpoint's folder, or its `tokenizer.json`.
-    Raises UsageError where there is none, or where no word is one token.
+    tokenizer: a checkpoint's folder, its `tokenizer.json`, or its repository.
+    Raises UsageError where there is none, or where no word is one token, and what asking the Hub raises.
     """
-    file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-    if not file.is_file():
-        raise UsageError(f'There is no tokenizer at "{file}".', "Name a folder with tokenizer.json, or that file.")
-    loaded = load_tokenizer(file.read_bytes(), str(file))
+    file, content = _file(tokenizer)
+    loaded = load_tokenizer(content, file)
 
     def count(text: str) -> int:
         return len(loaded.encode(text, add_special_tokens=False).ids)
@@ -56,6 +58,19 @@ def counted_by(tokenizer: Path) -> tuple[Count, list[str]]:
             f'No word is one token of "{file}".', "Without --tokenizer, the endpoint's own count is taken."
         )
     return count, words
+
+
+def _file(tokenizer: Path | str) -> tuple[str, bytes]:
+    """Name and content of the tokenizer's file."""
+    if hub_reference(str(tokenizer)):
+        checkpoint = open_source(str(tokenizer))
+        if _FILE in checkpoint.small:
+            return f"{tokenizer}/{_FILE}", checkpoint.small[_FILE]
+    path = Path(tokenizer)
+    file = path / _FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f'There is no tokenizer at "{file}".', f"Name a folder with {_FILE}, or that file.")
+    return str(file), file.read_bytes()
 
 
 def one_token_words(count: Count, candidates: Iterable[str]) -> Iterator[str]:
@@ -81,7 +96,9 @@ class Prompts:
     words: how many words a prompt has now; the endpoint's own count tells how many it is to have.
     """
 
-    def __init__(self, task: str, input_tokens: int, output_tokens: int, tokenizer: Path | None, seed: int = 0) -> None:
+    def __init__(
+        self, task: str, input_tokens: int, output_tokens: int, tokenizer: Path | str | None, seed: int = 0
+    ) -> None:
         count, self._words = (_by_words, list(_COMMON)) if tokenizer is None else counted_by(tokenizer)
         self._random = Random(seed)  # noqa: S311  prompts that are to be repeated, no secret
         self._task, self._outputs = task, output_tokens

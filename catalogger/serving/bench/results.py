@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import html
+import importlib.util
 import io
 import json
 from collections.abc import Mapping
@@ -65,7 +67,7 @@ class LoadTest:
     def document(self) -> dict[str, Any]:
         """All of it as JSON data.  Seconds and tokens everywhere."""
         best = self.best
-        steps = [asdict(step) | {"client_limits": step.client.limits} for step in self.steps]
+        steps = [asdict(step) | {"client_limits": step.client_limits} for step in self.steps]
         own = {"format": FORMAT} | asdict(replace(self, steps=()))
         return own | {"steps": steps, "plateau": best.whole_rate if best else None}
 
@@ -90,6 +92,15 @@ class LoadTest:
         if not self.streamed:
             rows = [row[:4] + row[5:] for row in rows]
         return table(rows)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        from catalogger.serving.bench.picture import as_image
+
+        drawn = importlib.util.find_spec("matplotlib") and self.best
+        return (as_image(self) if drawn else "") + f"<pre>{html.escape(self.text())}</pre>"
 
     def _times(self, step: Step) -> list[str]:
         cells = [seconds_of(step.latency, name) for name in ("p50", "p95", "p99")]
@@ -123,7 +134,7 @@ def _row(step: Step) -> dict[str, Any]:
         "input_and_output_tokens_per_s": step.whole_rate,
         "client_lag_p95_s": step.client.lag_p95,
         "client_cpu_cores": step.client.cpu,
-        "client_limits": int(step.client.limits),
+        "client_limits": int(step.client_limits),
     }
     for name in _TIMES:
         times = getattr(step, name)

@@ -106,14 +106,15 @@ def test_the_ladder_ends_after_two_steps_that_add_too_little(rates: list[float],
 
 
 @pytest.mark.parametrize(
-    ("load", "limits"), [(ClientLoad(0.009, 1.0, 0.5), False), (ClientLoad(0.011, 1.0, 0.5), True)]
+    ("late", "latency", "limits"),
+    [(0.009, 0.1, False), (0.011, 0.1, True), (0.011, 1.0, False), (0.049, 1.0, False), (0.051, 1.0, True)],
 )
-def test_a_client_that_is_late_is_the_limit(load: ClientLoad, limits: bool) -> None:
-    assert load.limits is limits
+def test_a_client_that_is_late_is_the_limit(late: float, latency: float, limits: bool) -> None:
+    assert ClientLoad(late, 1.0, 0.5).limits(latency) is limits
 
 
 def test_a_client_that_fills_its_core_is_the_limit() -> None:
-    assert ClientLoad(0.0, 0.0, 0.95).limits
+    assert ClientLoad(0.0, 0.0, 0.95).limits(10.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # GTE embeddings
+# MAGIC
+# MAGIC Registers GTE large v1.5 to Unity Catalog and, on request, serves it on provisioned throughput.
+# MAGIC
+# MAGIC The repository needs Python code of its own, which is copied into the model at one commit: `trust_remote_code`
+# MAGIC is the consent to it. The vectors are not normalised, so they are normalised when the endpoint is asked.
+
+# COMMAND ----------
+
+# MAGIC %pip install --quiet "catalogger[databricks,bench,notebook]==0.1.0"
+
+# COMMAND ----------
+
+if "dbutils" in globals():
+    dbutils.library.restartPython()
+
+# COMMAND ----------
+
+import os
+
+from databricks.sdk import WorkspaceClient
+
+import catalogger
+
+asked = catalogger.parameters(
+    recipe="gte-large",
+    source="Alibaba-NLP/gte-large-en-v1.5",
+    name="main.default.gte_large",
+    alias="challenger",
+    cache=catalogger.local_disk("huggingface"),
+    deploy=False,
+    endpoint="gte-large",
+    input_tokens=512,
+    seconds=30.0,
+)
+os.environ["HF_HOME"] = asked.cache
+
+# COMMAND ----------
+
+catalogger.check(asked.recipe, source=asked.source, name=asked.name, trust_remote_code=True)
+
+# COMMAND ----------
+
+outcome = catalogger.log_model(
+    asked.recipe,
+    source=asked.source,
+    name=asked.name,
+    trust_remote_code=True,
+    aliases=[asked.alias],
+    progress=catalogger.Terminal(),
+)
+outcome
+
+# COMMAND ----------
+
+if asked.deploy:
+    version = f"{outcome.name}/{outcome.version}"
+    display(catalogger.deploy(WorkspaceClient(), version, endpoint=asked.endpoint, progress=catalogger.Terminal()))
+
+# COMMAND ----------
+
+if asked.deploy:
+    endpoint = catalogger.Endpoint(WorkspaceClient(), asked.endpoint)
+    found = endpoint.embed(["Unity Catalog is a governance layer.", "A shard holds tensors."], normalize=True)
+    print(len(found.vectors), "vectors of", len(found.vectors[0]), "numbers")
+
+# COMMAND ----------
+
+if asked.deploy:
+    shape = {"input_tokens": asked.input_tokens, "seconds": asked.seconds}
+    display(catalogger.load_test(WorkspaceClient(), asked.endpoint, tokenizer=asked.source, **shape))
