@@ -129,7 +129,7 @@ def _row(version: Any) -> Row:
     return Row(
         number=str(version.version),
         status=str(version.status),
-        location=str(version.source or ""),
+        location="",  # of files that are a run's
         description=str(version.description or ""),
         run_id=version.run_id,
         created=float(version.creation_timestamp or 0) / 1000,

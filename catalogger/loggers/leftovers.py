@@ -119,7 +119,7 @@ def _version_ours(
 ) -> tuple[bool, str]:
     if not is_ours(row):
         return False, "catalogger did not make it: its description names no content of catalogger's"
-    if sum(other.location == row.location for other in rows) > 1:
+    if row.location and sum(other.location == row.location for other in rows) > 1:
         return False, "another version has the same files"
     if age < older_than:
         return False, f"it was created less than {_hours(older_than)} ago, and may be at work elsewhere"

@@ -403,7 +403,7 @@ class Google:
             target.unlink()
             return Reply(204)
         if call.query.get("alt") == "media":
-            return Reply(200, target)
+            return _whole_or_part(call, target)
         return _json(self._facts(name))
 
     def _facts(self, name: str) -> Mapping[str, str]:
@@ -530,8 +530,9 @@ class Default:
             self.chunked += 1
             return self.refusal(501, "NotImplemented", "A header you provided implies functionality that is not there.")
         if call.method == "GET":
-            found = target.is_file()
-            return Reply(200, target) if found else self.refusal(404, "NoSuchKey", "The specified key does not exist.")
+            if not target.is_file():
+                return self.refusal(404, "NoSuchKey", "The specified key does not exist.")
+            return _whole_or_part(call, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.root / f"unfinished-{uuid.uuid4().hex}"
         with unfinished.open("wb") as stream:
@@ -565,6 +566,17 @@ def default(root: Path) -> Server:
     service = Default(root)
     service.server = Server(service)
     return service.server
+
+
+def _whole_or_part(call: Call, target: Path) -> Reply:
+    """The file, or the range of it that is asked for."""
+    asked = re.fullmatch(r"bytes=(\d+)-(\d+)", call.headers.get("Range", ""))
+    if asked is None:
+        return Reply(200, target)
+    content, start, end = target.read_bytes(), int(asked[1]), int(asked[2]) + 1
+    part = content[start:end]
+    said = f"bytes {start}-{start + len(part) - 1}/{len(content)}"
+    return Reply(206, part, {"Content-Range": said})
 
 
 class _Handler(Quiet, BaseHTTPRequestHandler):

@@ -30,6 +30,7 @@ from catalogger.remote.azure import azure_storage
 from catalogger.remote.cloud import CloudStorage
 from catalogger.remote.default_storage import default_storage
 from catalogger.remote.google import google_storage
+from catalogger.remote.reading import Reading
 from catalogger.remote.storage import Sending, Sent, Storage
 
 LARGE = 9_500_000  # bytes: more than two parts, and more than what Google's client sends in one request
@@ -186,6 +187,19 @@ def test_a_file_is_read_and_removed(cloud: Cloud, tmp_path: Path) -> None:
     assert storage.read("a/MLmodel") == file.source.read_bytes()
     storage.remove(["a/MLmodel", "never/there"])
     assert storage.listing() == {"b": 5}
+
+
+def test_a_file_is_read_in_parts(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = cloud.storage
+    file = _file(tmp_path, "model/weights", 5000)
+    _send(storage, [file])
+    assert storage.part("model/weights", 1000, 10) == file.source.read_bytes()[1000:1010]
+    monkeypatch.setattr("catalogger.remote.reading._PART", 999)
+    counted: list[int] = []
+    assert Reading(storage).digest("model/weights", 5000, counted.append) == _sha256(file)
+    assert (max(counted), sum(counted)) == (999, 5000)
+    with pytest.raises(CataloggerError):
+        Reading(storage).digest("model/weights", 5500, counted.append)
 
 
 def test_a_file_that_was_cut_off_while_it_was_read_is_read_again(cloud: Cloud, tmp_path: Path) -> None:
