@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +42,6 @@ def ordinary_user() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    for needed in ("huggingface_hub.hf_api", "encodings.idna"):  # whose files that user might not be able to read
-        importlib.import_module(needed)
     os.seteuid(65534)
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -347,6 +348,8 @@ def test_cache_that_may_not_be_written(hub: Hub, tmp_path: Path, request: pytest
     for parent in (tmp_path, *tmp_path.parents[:3]):  # that of pytest's process, too, where there are several
         if parent.name.startswith(("test_", "pytest-", "popen-")):
             parent.chmod(0o755)
+    open_source(NAME)  # imports all that is needed, whose files that user might not be able to read
+    shutil.rmtree(tmp_path / "hub")
     (tmp_path / "hub").mkdir(mode=0o555)
     request.getfixturevalue("ordinary_user")
     with pytest.raises(Exception, match="HF_HOME names another folder") as refused:
