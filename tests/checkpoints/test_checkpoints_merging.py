@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters import all_tensors, edit, model_of, peft_of, rewrite, tensors_of, train
+from checkpoints.adapters import all_tensors, edit, model_of, peft_of, rewrite, tensors_of, train
 from fakes import checkpoints
+from fakes.hub import Hub
 
 from catalogger import CataloggerError, convert
 
-Q_V = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+Q_V: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own advice
 
@@ -194,7 +195,8 @@ def test_tied_tables_answer_as_the_adapter_does(settings: dict[str, Any], apart:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    return checkpoints.llama(tmp_path / "base", hidden=64)
+    folder: Path = checkpoints.llama(tmp_path / "base", hidden=64)
+    return folder
 
 
 @pytest.fixture
@@ -212,6 +214,23 @@ def _refused(base: Path, adapter: Path, says: str) -> None:
 
 def _set(**settings: Any) -> Callable[[Path], None]:
     return lambda adapter: edit(adapter, **settings)
+
+
+def _gone(name: str) -> Callable[[Path], None]:
+    return lambda adapter: (adapter / name).unlink()
+
+
+def _pickled(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+
+
+def _no_json(adapter: Path) -> None:
+    (adapter / "adapter_config.json").write_text("{")
+
+
+def _cut_short(adapter: Path) -> None:
+    path = adapter / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
 
 
 def _without(part: str) -> Callable[[Path], None]:
@@ -247,20 +266,12 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "half a pair": (_without("layers.1.self_attn.q_proj.lora_B"), "half an adapter"),
     "half of the layers": (_without("layers.1."), 'no factors for "model.layers.1.self_attn.q_proj"'),
     "a module to save": (_set(modules_to_save=["lm_head"]), 'module_to_save "lm_head" has no weights'),
-    "no config": (lambda a: (a / "adapter_config.json").unlink(), 'it has no "adapter_config.json"'),
-    "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), 'it has no "adapter_model.safetensors"'),
-    "pickled": (
-        lambda a: (a / "adapter_model.safetensors").rename(a / "adapter_model.bin") and None,
-        'pickled weights only ("adapter_model.bin")',
-    ),
+    "no config": (_gone("adapter_config.json"), 'it has no "adapter_config.json"'),
+    "no weights": (_gone("adapter_model.safetensors"), 'it has no "adapter_model.safetensors"'),
+    "pickled": (_pickled, 'pickled weights only ("adapter_model.bin")'),
     "other names": (_renamed, "is for another base: it changes"),
-    "no JSON": (lambda a: (a / "adapter_config.json").write_text("{") and None, "that is not JSON"),
-    "cut short": (
-        lambda a: (
-            (a / "adapter_model.safetensors").write_bytes((a / "adapter_model.safetensors").read_bytes()[:-8]) and None
-        ),
-        "were expected",
-    ),
+    "no JSON": (_no_json, "that is not JSON"),
+    "cut short": (_cut_short, "were expected"),
 }
 
 
@@ -325,3 +336,25 @@ def test_no_warning_of_ours(base: Path, adapter: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         convert(base, tmp_path / "merged", adapter=adapter, dtype="bfloat16")
+
+
+def test_base_and_adapter_on_the_hub(hub: Hub, base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Both at a commit that is said; an adapter alone finds its base by its config."""
+    commits = [hub.add("org/base", base), hub.add("org/adapter", adapter)]
+    done = convert("org/base", tmp_path / "merged", adapter="org/adapter")
+    assert [done.base, done.adapter] == [f"org/{n}@{c}" for n, c in zip(("base", "adapter"), commits, strict=True)]
+    convert(base, tmp_path / "local", adapter=adapter)
+    assert all_tensors(tmp_path / "merged") == all_tensors(tmp_path / "local")
+    edit(adapter, base_model_name_or_path="org/base")
+    hub.add("org/named", adapter)
+    assert convert("org/named", tmp_path / "found").base == done.base
+    assert all_tensors(tmp_path / "found") == all_tensors(tmp_path / "local")
+
+
+def test_no_adapter_on_the_hub(hub: Hub, base: Path, tmp_path: Path) -> None:
+    hub.add("org/base", base)
+    with pytest.raises(CataloggerError, match=r'has no "adapter_config\.json"') as caught:
+        convert(base, tmp_path / "out", adapter="org/base")
+    assert caught.value.exit_code == 2
+    with pytest.raises(CataloggerError, match="does not exist on the Hub"):
+        convert(base, tmp_path / "out", adapter="org/none")
