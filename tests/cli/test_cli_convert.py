@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from command import run
+from cli.command import run
 from fakes import checkpoints
 
 

@@ -82,8 +82,9 @@ def convert(
     """Merge an adapter, cast to bfloat16, cut the shards anew: into a folder, in flat memory, without loading a model.
 
     `source` is a checkpoint, or an adapter whose base its own config or `base` names.  `adapter` may be "none" where a
-    folder holds both.  `checkpoint` chooses from a Trainer's folder: "best", "last" or a step.  `max_shard_size` is in bytes, or "1GB".  Raises AdapterRefused, CheckpointError, UsageError,
-    DiskError, and what opening a source raises; nothing is left behind then.
+    folder holds both.  `checkpoint` chooses from a Trainer's folder: "best", "last" or a step.  `max_shard_size` is in
+    bytes, or "1GB".  Raises AdapterRefused, CheckpointError, UsageError, DiskError, and what opening a source raises;
+    nothing is left behind then.
     """
     progress = progress or Silent()
     most, target = _size(max_shard_size), _target(to)
