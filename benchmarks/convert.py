@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from math import prod
@@ -23,6 +23,7 @@ from benchmarks.candidates import Usage, python, run
 BUDGETS = {"merge": {"peft": 0.5, "copy": 3.0}, "cast": {"copy": 2.0}}
 _FLOOR = 250e6  # bytes of memory, beside four of the largest tensor
 Runs = dict[str, list[Usage]]
+Commands = dict[str, Callable[[Path], list[str]]]
 
 
 @click.command()
@@ -45,7 +46,7 @@ def _merging(place: Path, size: float, repeats: int) -> tuple[Runs, int]:
     base, adapter, runs = place / "base", place / "adapter", Runs()
     run(python("checkpoint", base, size, max(3, round(size))), place, _environment(place))
     run(python("lora", base, adapter, 16), place, _environment(place))
-    commands = {
+    commands: Commands = {
         "copy": lambda out: ["cp", "-r", str(base), str(out)],
         "ours": lambda out: python("catalogger", "convert", base, "--adapter", adapter, "--to", out),
         "peft": lambda out: python("merge_with_peft", base, adapter, out),
@@ -65,7 +66,7 @@ def _casting(place: Path, size: float, repeats: int) -> tuple[Runs, int]:
     run(python("checkpoint", half, size / 2, max(3, round(size))), place, _environment(place))
     run(python("widen", half, source), place, _environment(place))
     shutil.rmtree(half)
-    commands = {
+    commands: Commands = {
         "copy": lambda out: ["cp", "-r", str(source), str(out)],
         "ours": lambda out: python("catalogger", "convert", source, "--dtype", "bfloat16", "--to", out),
     }
@@ -101,7 +102,7 @@ def _largest(source: Path) -> int:
             table = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
         width = {"BF16": 2, "F32": 4}
         sizes += [prod(t["shape"]) * width[t["dtype"]] for name, t in table.items() if name != "__metadata__"]
-    return max(sizes)
+    return int(max(sizes))
 
 
 def _environment(place: Path) -> dict[str, str]:
@@ -135,9 +136,8 @@ def _report(size: float, repeats: int, began: str, results: list[tuple[str, Runs
         peft = f"{wall['peft']:.2f} s | {ratios['peft']}" if "peft" in runs else "- | -"
         theirs = f"{max(u.rss for u in runs['peft']) / 1e6:,.0f} MB" if "peft" in runs else "-"
         memory = f"{rss / 1e6:.0f} MB of {most / 1e6:.0f} {'met' if rss <= most else 'missed'}"
-        lines.append(
-            f"| {what} | {wall['ours']:.2f} s | {wall['copy']:.2f} s | {ratios['copy']} | {peft} | {memory} | {theirs} |"
-        )
+        ours = f"{wall['ours']:.2f} s | {wall['copy']:.2f} s | {ratios['copy']}"
+        lines.append(f"| {what} | {ours} | {peft} | {memory} | {theirs} |")
     return "\n".join(lines) + "\n"
 
 

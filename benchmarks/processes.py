@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def upstream(source: str, uri: str, name: str, registry: str = "") -> None:
@@ -154,9 +155,9 @@ def compare(one: str, other: str) -> None:
     """Print how many tensors of two checkpoints are equal bit by bit, and of how many."""
     from safetensors import safe_open
 
-    held = []
+    held: list[dict[str, Any]] = []
     for folder in (one, other):
-        shards = [safe_open(file, "pt") for file in Path(folder).glob("*.safetensors")]
+        shards: list[Any] = [safe_open(file, "pt") for file in Path(folder).glob("*.safetensors")]
         held.append({name: shard for shard in shards for name in shard.keys()})  # noqa: SIM118  it cannot be iterated
     assert held[0].keys() == held[1].keys()
     same = sum(bool((held[0][n].get_tensor(n) == held[1][n].get_tensor(n)).all()) for n in held[0])
@@ -165,6 +166,6 @@ def compare(one: str, other: str) -> None:
 
 if __name__ == "__main__":
     _ALL = (upstream, catalogger, mlflow_command, floor, hash_once, boto3_upload, sdk_upload, checkpoint)
-    _ALL += (lora, widen, merge_with_peft, compare)
-    _PROCESSES = {f.__name__: f for f in _ALL}
+    _CHANGING = (lora, widen, merge_with_peft, compare)
+    _PROCESSES = {f.__name__: f for f in (*_ALL, *_CHANGING)}
     _PROCESSES[sys.argv[1]](*sys.argv[2:])

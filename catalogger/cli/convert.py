@@ -13,6 +13,7 @@ from catalogger.quiet import quiet
 @click.option("--to", required=True, metavar="FOLDER", help="Where the result goes; it must not exist, or be empty.")
 @click.option("--adapter", metavar="REPO|DIR", help="Merge this LoRA adapter; `none` where a folder holds both.")
 @click.option("--base", metavar="SOURCE", help="The base, where SOURCE is an adapter.  [default: as its config says]")
+@click.option("--checkpoint", metavar="best|last|N", help="Which one, where SOURCE is a Trainer's folder.")
 @click.option("--dtype", type=click.Choice(["bfloat16"]), help="Cast the weights.  [default: they stay as they are]")
 @click.option("--max-shard-size", metavar="N", help="Cut or join the weight files to this size, as in 1GB.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
@@ -22,6 +23,7 @@ def command(
     to: str,
     adapter: str | None,
     base: str | None,
+    checkpoint: str | None,
     dtype: str | None,
     max_shard_size: str | None,
     output: str,
@@ -41,7 +43,14 @@ def command(
 
     quiet(debug=debug)
     done = convert(
-        source, to, adapter=adapter, base=base, dtype=dtype, max_shard_size=max_shard_size, progress=Terminal()
+        source,
+        to,
+        adapter=adapter,
+        base=base,
+        checkpoint=checkpoint,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        progress=Terminal(),
     )
     if output == "json":
         emit(done.document())

@@ -9,6 +9,8 @@ from typing import Any
 
 from fakes.checkpoints import Tensor, write_safetensors
 
+Q_V: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+
 
 def model_of(folder: Path, dtype: str | None = None) -> Any:
     """The checkpoint as Transformers loads it, in the dtype that its config says."""
@@ -75,3 +77,13 @@ def all_tensors(folder: Path) -> dict[str, Tensor]:
 def rewrite(adapter: Path, tensors: Mapping[str, Tensor]) -> None:
     """Give the adapter other tensors."""
     write_safetensors(adapter / "adapter_model.safetensors", tensors)
+
+
+def with_tokens(adapter: Path, base: Path, count: int) -> None:
+    """The base's tokenizer and so many tokens more, in the adapter's folder."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (adapter / name).write_bytes((base / name).read_bytes())
+    data = json.loads((adapter / "tokenizer.json").read_text())
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    data["added_tokens"] += [{"id": 300 + n, "content": f"<new{n}>", **plain} for n in range(count)]
+    (adapter / "tokenizer.json").write_text(json.dumps(data))

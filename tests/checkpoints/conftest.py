@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkpoints import adapters
 from checkpoints.client import point_at
+from fakes import checkpoints
 from fakes.hub import Hub
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
@@ -47,3 +49,14 @@ def ordinary_user() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder: Path = checkpoints.llama(tmp_path / "base", hidden=64)
+    return folder
+
+
+@pytest.fixture
+def adapter(base: Path, tmp_path: Path) -> Path:
+    return adapters.train(base, tmp_path / "adapter", **adapters.Q_V)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters import all_tensors
+from checkpoints.adapters import all_tensors
 from fakes import checkpoints
 from fakes.checkpoints import write_safetensors
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogger.checkpoints.changing.floats import Counts, narrowed, rounded, widened
@@ -29,6 +29,7 @@ def _ours(raw: bytes, dtype: str) -> tuple[Any, Counts]:
 
 
 @pytest.mark.parametrize("dtype", _BITS)
+@settings(deadline=None)  # the first example imports torch
 @given(data=st.data())
 def test_as_torch(dtype: str, data: st.DataObject) -> None:
     """Any bit patterns: ties, subnormal numbers, infinities, both zeros; NaN stays NaN, with any bits."""

@@ -14,6 +14,7 @@ from catalogger.checkpoints.changing.outputs import Output
 from catalogger.checkpoints.changing.plan import LARGEST_SHARD, Plan, cut, index_of
 from catalogger.checkpoints.changing.small import small_files
 from catalogger.checkpoints.changing.stored import Stored, stored_in
+from catalogger.checkpoints.changing.trainer import chosen
 from catalogger.checkpoints.changing.writing import Written, write
 from catalogger.checkpoints.facts import Checkpoint, Origin
 from catalogger.checkpoints.folder import open_folder
@@ -73,6 +74,7 @@ def convert(
     *,
     adapter: str | Path | None = None,
     base: str | Path | None = None,
+    checkpoint: str | int | None = None,
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     progress: Progress | None = None,
@@ -80,24 +82,26 @@ def convert(
     """Merge an adapter, cast to bfloat16, cut the shards anew: into a folder, in flat memory, without loading a model.
 
     `source` is a checkpoint, or an adapter whose base its own config or `base` names.  `adapter` may be "none" where a
-    folder holds both.  `max_shard_size` is in bytes, or "1GB".  Raises AdapterRefused, CheckpointError, UsageError,
-    DiskError, and what opening a source raises; nothing is left behind then.
+    folder holds both.  `checkpoint` chooses from a Trainer's folder: "best", "last" or a step.  `max_shard_size` is in
+    bytes, or "1GB".  Raises AdapterRefused, CheckpointError, UsageError, DiskError, and what opening a source raises;
+    nothing is left behind then.
     """
     progress = progress or Silent()
     most, target = _size(max_shard_size), _target(to)
     if dtype not in (None, *_CODES):
         raise UsageError(f'The dtype "{dtype}" is none that can be cast to.', "Give bfloat16, or leave it out.")
-    checkpoint, merging = _opened(str(source), _text(adapter), _text(base))
-    if checkpoint.root is None:
-        progress.say(f"Fetching {human(checkpoint.weight_bytes)} of {checkpoint.origin.location}")
-        checkpoint = fetch(checkpoint, DigestMemory())
-    plan = plan_of(checkpoint, merging, _CODES.get(dtype or ""), most)
+    asked = str(source) if checkpoint is None else str(chosen(str(source), str(checkpoint)))
+    opened, merging = _opened(asked, _text(adapter), _text(base))
+    if opened.root is None:
+        progress.say(f"Fetching {human(opened.weight_bytes)} of {opened.origin.location}")
+        opened = fetch(opened, DigestMemory())
+    plan = plan_of(opened, merging, _CODES.get(dtype or ""), most)
     for sentence in plan.said:
         progress.say(sentence)
     with progress.bar("Converting", plan.size) as tick:
         written = write(plan, target, tick)
     open_folder(target, Origin("folder", str(target), None, str(to)))
-    return _converted(plan, written, checkpoint, merging, target)
+    return _converted(plan, written, opened, merging, target)
 
 
 def plan_of(checkpoint: Checkpoint, adapter: Adapter | None, dtype: str | None, most: int | None) -> Plan:
@@ -177,19 +181,18 @@ def _opened(source: str, adapter: str | None, base: str | None) -> tuple[Checkpo
             f'The folder "{source}" holds whole weights and an adapter.',
             f"Take one of both: --adapter none for the whole weights, or --adapter {source} to merge it into them.",
         )
-    if adapter is None:
-        opened = _either(source, folder)
-        if isinstance(opened, Adapter):
-            return _base_of(opened, base), opened
+    opened = _either(source, folder) if adapter is None else None
+    if isinstance(opened, Adapter):
+        return _base_of(opened, base), opened
     if base is not None:
         raise UsageError(f'--base was given, but "{source}" is no adapter.', "Leave --base out, or give the adapter.")
-    if adapter is None:
+    if opened is not None:
         return opened, None
     if folder.is_dir() and is_adapter(folder) and not both:
         raise CheckpointError(
             source, "is a base that is itself an adapter", "Give the base of that adapter as the source."
         )
-    return open_source(source), open_adapter(adapter) if adapter != "none" else None
+    return open_source(source), open_adapter(adapter) if adapter and adapter != "none" else None
 
 
 def _either(source: str, folder: Path) -> Checkpoint | Adapter:

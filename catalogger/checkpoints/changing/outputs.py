@@ -16,7 +16,7 @@ from catalogger.checkpoints.changing.stored import Reader, Stored
 if TYPE_CHECKING:
     from catalogger.checkpoints.changing.floats import Floats
 
-_ELEMENTS = 1 << 18  # of one block: a few of them fit a processor's cache
+_ELEMENTS = 1 << 16  # of one block: a few of them fit a processor's cache
 _COPIED = 1 << 20  # bytes of one block that is only copied
 _PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
 _ROWS_BY_RANK = 1 << 12
