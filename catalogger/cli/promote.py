@@ -41,7 +41,7 @@ def command(
 
     \b
     Exit codes: 0 moved, or nothing to move, 2 lint found an error, no such alias, or nothing to undo, 4 permission,
-    7 registry, 8 the endpoint is not ready, 9 it answers wrongly.  Nothing was changed but with 0.
+    7 registry, 8 the endpoint is not ready, 9 it answers wrongly.  With 2, 8 and 9 nothing was changed.
     """
     from catalogger.fleet.promotion import promote
 
