@@ -33,7 +33,14 @@ CAPABILITIES = {
     ),
     "embeddings_task": Capability("2.12.2", "run: 2.11.5, 2.12.1, 2.12.2"),
     "float32_dtype_written": Capability("2.12.1", "run: 2.11.5 leaves torch_dtype out when it is float32"),
-    "json_example": Capability("2.12.1", "run: 2.11.5 writes an input example as a table, 2.12.1 as it is given"),
+    "json_example": Capability("2.12.1", "run: 2.11.5 writes an input example as a table, 2.12.2 as it is given"),
+    "serving_payload": Capability(
+        "2.15.0", "read: 2.15.0, 2.15.1; a second form of the input example, by its first name", before="2.16.0"
+    ),
+    "serving_example": Capability("2.16.0", "read: 2.16.0; run: 2.16.2; that form by its present name"),
+    "metadata_copies": Capability(
+        OLDEST, "run: 2.11.5, 2.12.2, 2.13.2, not 2.16.2; read: 2.14.3 asks for a Databricks Runtime", before="2.14.3"
+    ),
     "files_api": Capability("2.18.0", "read in the packages", also=("2.11.5", "2.13.3", "2.17.2")),
     "logged_models": Capability(
         "3.0.0", "run: 2.22.5, 3.1.0; a model is an entity of its own, with an artifact location"
