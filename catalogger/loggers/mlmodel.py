@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.logged import MLMODEL
 from catalogger.recipes import NamedRecipe, Recipe
 from catalogger.validators.facts import installed
-from catalogger.validators.mlflow_versions import has, tokenizer_type, transformers_major
+from catalogger.validators.mlflow_versions import has, names_framework, older, tokenizer_type
+from catalogger.validators.mlflow_versions import within as is_within
 from catalogger.validators.model_rules import PIPELINES
 
 if TYPE_CHECKING:
@@ -45,14 +44,14 @@ def wanted_version(package: str, within: str | None = None) -> str:
     catalogger's pin within what this MLflow declares.
     """
     version = installed(package)
-    if version and SpecifierSet(within or "").contains(version, prereleases=True):
+    if version and is_within(version, within):
         return version.partition("+")[0]
     if package != "transformers":
         return PINS[package]
     from mlflow.ml_package_versions import _ML_PACKAGE_VERSIONS
 
     most = str(_ML_PACKAGE_VERSIONS["transformers"]["models"]["maximum"])
-    return min(PINS[package], most, key=Version)
+    return older(PINS[package], most)
 
 
 def base_model(recipe: NamedRecipe, checkpoint: Checkpoint) -> str:
@@ -86,7 +85,7 @@ def flavor(recipe: NamedRecipe, checkpoint: Checkpoint, mlflow: str, transformer
         "tokenizer_type": tokenizer_type(_tokenizer_class(checkpoint), transformers),
         "transformers_version": transformers,
     }
-    if transformers_major(transformers) < 5:
+    if names_framework(transformers):
         fields["framework"] = "pt"
     dtype = checkpoint.dtype or checkpoint.config.get("torch_dtype") or checkpoint.config.get("dtype")
     if dtype and (dtype != "float32" or has("float32_dtype_written", mlflow)):
