@@ -41,7 +41,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
         ("llama-chat", {"mlflow": "2.10.2"}, "is 2.10.2; 2.11.5 is the oldest", "mlflow>=2.11.5"),
         ("bge-embeddings", {"mlflow": "2.12.1"}, "is 2.12.1, which refuses every way", "mlflow>=2.12.2"),
         ("llama-chat", {"mlflow": "3.1.0", "sqlalchemy": "2.1.0"}, "FallbackAsyncAdaptedQueuePool", "sqlalchemy<2.1"),
-        ("llama-chat", {"mlflow": "2.13.2", "setuptools": "82.0.0"}, "No module named 'pkg_resources'", "setuptools<82"),
+        ("llama-chat", {"mlflow": "2.13.2", "setuptools": "82.0.0"}, "'pkg_resources'", "setuptools<82"),
     ],
 )  # fmt: skip
 def test_refused_before_anything_is_read(
@@ -50,8 +50,8 @@ def test_refused_before_anything_is_read(
     installed(**({"sqlalchemy": "2.0.58", "setuptools": "80.9.0"} | versions))
     with pytest.raises(CheckFailed) as refused:
         log_model(recipe, source=work / "there-is-no-such-folder", name="main.ml.bot")
-    errors = [f for f in refused.value.findings if f.severity == "error"]
-    assert [message in f.message and fix in f.fix for f in errors] == [True]
+    errors = [f for f in refused.value.findings if f["severity"] == "error"]
+    assert [message in str(f["message"]) and fix in str(f["fix"]) for f in errors] == [True]
     assert list(work.iterdir()) == []
 
 

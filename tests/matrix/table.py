@@ -41,7 +41,7 @@ def recorded() -> dict[str, Result]:
 
 def write(results: Mapping[str, Result]) -> None:
     """Keep these results, and those of rows that did not run; write the page anew."""
-    kept = (recorded() if RESULTS.exists() else {}) | results
+    kept = {**(recorded() if RESULTS.exists() else {}), **results}
     ordered = {row.name: kept[row.name] for row in rows() if row.name in kept}
     data = {name: {k: v for k, v in asdict(result).items() if k != "row"} for name, result in ordered.items()}
     RESULTS.write_text(json.dumps(data, indent=2) + "\n")
