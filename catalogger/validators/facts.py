@@ -8,6 +8,7 @@ from importlib import metadata
 
 from catalogger.checkpoints import Checkpoint, LoggedModel
 from catalogger.recipes import Recipe
+from catalogger.validators.mlflow_versions import ABSENT
 
 
 class NotChecked(Exception):
@@ -16,11 +17,13 @@ class NotChecked(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """Versions of what is installed here; None for what is not."""
+    """Versions of what is installed here; None for what is not, or was not looked for."""
 
     mlflow: str
     transformers: str | None = None
     sqlalchemy: str | None = None
+    setuptools: str | None = None
+    """`ABSENT` where it is not installed, which old MLflows do not survive."""
     python: str = platform.python_version()
 
 
@@ -139,8 +142,9 @@ class Facts:
 
 def environment() -> Environment:
     """What is installed beside catalogger.  Nothing is imported."""
-    mlflow = installed("mlflow") or installed("mlflow-skinny") or "0"
-    return Environment(mlflow, installed("transformers"), installed("sqlalchemy"))
+    mlflow = installed("mlflow") or installed("mlflow-skinny") or ABSENT
+    setuptools = installed("setuptools") or ABSENT
+    return Environment(mlflow, installed("transformers"), installed("sqlalchemy"), setuptools)
 
 
 def installed(package: str) -> str | None:

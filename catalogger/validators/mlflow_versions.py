@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
+from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 OLDEST = "2.11.5"
+ABSENT = "0"
+"""The version of what is not installed."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,14 @@ CAPABILITIES = {
     ),
     "embeddings_task": Capability("2.12.2", "run: 2.11.5, 2.12.1, 2.12.2"),
     "float32_dtype_written": Capability("2.12.1", "run: 2.11.5 leaves torch_dtype out when it is float32"),
-    "json_example": Capability("2.12.1", "run: 2.11.5 writes an input example as a table, 2.12.1 as it is given"),
+    "json_example": Capability("2.12.1", "run: 2.11.5 writes an input example as a table, 2.12.2 as it is given"),
+    "serving_payload": Capability(
+        "2.15.0", "read: 2.15.0, 2.15.1; a second form of the input example, by its first name", before="2.16.0"
+    ),
+    "serving_example": Capability("2.16.0", "read: 2.16.0; run: 2.16.2; that form by its present name"),
+    "metadata_copies": Capability(
+        OLDEST, "run: 2.11.5, 2.12.2, 2.13.2, not 2.16.2; read: 2.14.3 asks for a Databricks Runtime", before="2.14.3"
+    ),
     "files_api": Capability("2.18.0", "read in the packages", also=("2.11.5", "2.13.3", "2.17.2")),
     "logged_models": Capability(
         "3.0.0", "run: 2.22.5, 3.1.0; a model is an entity of its own, with an artifact location"
@@ -60,24 +70,33 @@ def has(capability: str, version: str) -> bool:
 
 @dataclass(frozen=True)
 class Pair:
-    """MLflow from `mlflow[0]` up to and including `mlflow[1]` fails with a library from `since` on, by this error."""
+    """MLflow from `mlflow[0]` up to and including `mlflow[1]` fails with a library from `since` on, by this error;
+    where it `needs` the library, also without it.
+    """
 
     mlflow: tuple[str, str]
-    library: Literal["transformers", "sqlalchemy"]
+    library: Literal["transformers", "sqlalchemy", "setuptools"]
     since: str
     error: str
     fix: str
     severity: Literal["error", "note"] = "error"
+    needs: bool = False
 
     def meets(self, mlflow: str, library: str) -> bool:
-        """Whether these two versions are such a pair."""
+        """Whether these two versions are such a pair; `ABSENT` is the version of what is not installed."""
         first, last = self.mlflow
-        return Version(first) <= Version(Version(mlflow).base_version) <= Version(last) and Version(
-            self.since
-        ) <= Version(library)
+        if not Version(first) <= Version(Version(mlflow).base_version) <= Version(last):
+            return False
+        return self.needs if library == ABSENT else Version(self.since) <= Version(library)
 
 
 KNOWN_TO_FAIL = (
+    # Run: 2.11.5, 2.12.2, 2.13.2; read: 2.15.1 imports it, 2.16.0 does not.  None of them asks for setuptools.
+    Pair(
+        ("2.11.0", "2.15.1"), "setuptools", "82.0.0",
+        "ModuleNotFoundError: No module named 'pkg_resources' (setuptools before 82 brings it)",
+        "pip install 'setuptools<82'", needs=True,
+    ),
     # Run: 2.11.5, 2.12.2 and 3.1.0.
     Pair(
         ("2.11.0", "3.1.0"), "sqlalchemy", "2.1.0",
@@ -108,6 +127,22 @@ _DECLARED = (
     ("3.18.0", "4.46.2", "5.20.2"),
 )  # fmt: skip
 """From which MLflow on which Transformers are declared, oldest and newest (`mlflow.ml_package_versions`, run)."""
+
+
+def within(version: str, wanted: str | None) -> bool:
+    """Whether the version is within a range of pip's; None is any."""
+    return SpecifierSet(wanted or "").contains(version, prereleases=True)
+
+
+def older(one: str, other: str) -> str:
+    """The older of two versions."""
+    return min(one, other, key=Version)
+
+
+def is_declared(mlflow: str, transformers: str) -> bool | None:
+    """Whether this MLflow declares this Transformers; None where that is not known."""
+    declared = declared_transformers(mlflow)
+    return declared and declared[0] <= Version(transformers).release <= declared[1]
 
 
 def declared_transformers(mlflow: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -158,6 +193,11 @@ def signature_names(task: str, mlflow: str) -> tuple[str, ...]:
 def transformers_major(version: str) -> int:
     """Transformers' generation, which decides the names of tokenizer classes and the `framework` field."""
     return Version(version).major
+
+
+def names_framework(transformers: str) -> bool:
+    """Whether MLflow writes the `framework` of a pipeline: those of Transformers 5 have none (run: 4.57.6, 5.17.0)."""
+    return transformers_major(transformers) < 5
 
 
 def tokenizer_type(tokenizer_class: str | None, transformers: str) -> str:

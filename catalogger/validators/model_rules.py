@@ -11,7 +11,7 @@ from catalogger.checkpoints import LoggedModel
 from catalogger.checkpoints.facts import TORCH_DTYPES
 from catalogger.checkpoints.logged import MLMODEL
 from catalogger.validators.facts import Facts, NotChecked
-from catalogger.validators.mlflow_versions import has, is_version, transformers_major
+from catalogger.validators.mlflow_versions import has, is_version, names_framework
 from catalogger.validators.rules import Found, rule
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
@@ -248,7 +248,7 @@ def loaded_dtype(facts: Facts) -> Iterator[Found]:
     if said is None and found != "float32":
         if not is_version(version):
             raise NotChecked("MLmodel says no transformers_version")
-        if transformers_major(version) < 5:
+        if names_framework(version):
             what = f"says no torch_dtype; Transformers {version} loads the {found} weights as float32"
             yield Found(MLMODEL, what, fix)
     elif said is not None and name != found:
