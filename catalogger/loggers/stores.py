@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlparse
@@ -168,7 +169,6 @@ def _set_globally(stores: Stores) -> Iterator[None]:
 def translated(stores: Stores) -> Iterator[None]:
     """Errors of MLflow and its stores as ours: permission, network, disk, or the server's refusal."""
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
@@ -176,12 +176,21 @@ def translated(stores: Stores) -> Iterator[None]:
         raise
     except MlflowException as error:
         raise _of_mlflow(error, stores) from error
-    except SQLAlchemyError as error:
+    except _database_errors() as error:
         raise _of_database(error, stores) from error
     except OSError as error:
         raise DiskError(
             f'Cannot write "{error.filename}": {error.strerror}.', "Is the folder writable, and is there room?"
         ) from error
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """`mlflow-skinny` comes without SQLAlchemy, and reaches no database."""
+    if find_spec("sqlalchemy") is None:
+        return ()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (SQLAlchemyError,)
 
 
 def local_folder(uri: str) -> Path | None:

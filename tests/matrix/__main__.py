@@ -82,6 +82,11 @@ def _tested(row: Row, folder: Path) -> Result:
     done = subprocess.run([python, "-m", "pytest", *options, *names], cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         _say(f"{row.name}:\n{done.stdout}{done.stderr}")
+    return _read(row, report, python)
+
+
+def _read(row: Row, report: Path, python: str) -> Result:
+    """What pytest's report says of the row."""
     outcomes: dict[str, list[bool]] = {column: [] for column in COLUMNS}
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():  # noqa: S314  pytest's own
         column = next((c for c, tests in COLUMNS.items() if str(case.get("name")).partition("[")[0] in tests), None)
