@@ -51,10 +51,14 @@ def write(results: Mapping[str, Result]) -> None:
 
 
 def table(results: Mapping[str, Result]) -> str:
-    """The results in Markdown."""
+    """The results in Markdown; a row without one was not run."""
     heads = ("row", "MLflow", "Transformers", "Python", *COLUMNS)
     lines = [heads, ("---",) * len(heads)]
-    for result in results.values():
+    for row in rows():
+        result = results.get(row.name)
+        if result is None:
+            lines.append((row.name, *("not run",) * (len(heads) - 1)))
+            continue
         versions = [result.versions.get(name, "?") for name in ("mlflow", "transformers", "python")]
         lines.append((result.row, *versions, *(result.verdicts[column] for column in COLUMNS)))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
