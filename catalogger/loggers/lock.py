@@ -65,8 +65,10 @@ def make_embedded(stores: Stores) -> None:
 
             with pointed_at(stores), translated(stores):
                 client = mlflow.MlflowClient(stores.tracking_uri, stores.registry_uri)
-                client.search_experiments(max_results=1)
-                client.search_registered_models(max_results=1)
+                if stores.file:
+                    client.search_experiments(max_results=1)
+                if sqlite_file(stores.registry_uri):
+                    client.search_registered_models(max_results=1)
 
 
 def _opened(what: str) -> TextIO | None:

@@ -180,9 +180,9 @@ def test_from_a_training_run(space: Workspace, tmp_path: Path, work: Path) -> No
     assert "registered" in outcome
     assert "0 errors" in lint
     assert space.model("main.default.trained_bot").aliases == {"challenger": 1}  # type: ignore[union-attr]
-    (run_,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    assert "loss" in run_.data.metrics, "the run of the training"
-    assert run_.info.run_id in outcome or "run" in outcome
+    (recorded,) = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["0"])
+    assert "loss" in recorded.data.metrics, "the run of the training"
+    assert recorded.info.run_id == space.versions("main.default.trained_bot")[0].run_id
 
 
 @pytest.mark.parametrize(
