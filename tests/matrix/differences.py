@@ -31,6 +31,7 @@ MORE_FILES = {
     "LICENSE": "the checkpoint's own licence",
     "LICENSE.txt": "ours names model and licence where the checkpoint has no licence file",
     "metadata/LICENSE": "MLflow 2.11's copy of the checkpoint's own licence",
+    "metadata/catalogger.json": "MLflow 2.11's copy of ours",
 }
 FEWER_FILES = {
     "LICENSE.txt": "a text that points to a page made of the local path",
