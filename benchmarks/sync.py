@@ -94,24 +94,24 @@ def _new(sides: Sides) -> list[str]:
 
 
 def _unchanged(sides: Sides, repeats: int) -> list[str]:
-    together, single, counts = [], [], (0, 0, 0)
+    together, single, hub, registry, sent = [], [], 0, 0, 0
     for _ in range(repeats):
         before = sides.counts()
         usage, told = _run(sides, "sync", str(sides.manifest(UNCHANGED)))
         _require(told, "unchanged", UNCHANGED)
-        counts = tuple(after - b for after, b in zip(sides.counts(), before, strict=True))  # type: ignore[assignment]
+        hub, registry, sent = (after - b for after, b in zip(sides.counts(), before, strict=True))
         together.append(usage)
         single.append(sum(_single(sides, n).wall for n in range(UNCHANGED)))
     wall, one = median(u.wall for u in together), median(single)
-    hub, registry = counts[0] / UNCHANGED, counts[1] / UNCHANGED
+    of_hub, of_registry = hub / UNCHANGED, registry / UNCHANGED
     beside = f"{wall:.2f} s beside {one:.1f} s of single runs: {wall / one:.3f}x"
     return [
         f"| {UNCHANGED} unchanged entries | measured | budget |",
         "|---|---|---|",
         f"| wall | {beside} | {_met(wall / one, SHARE, 'x')} |",
-        f"| requests to the Hub, an entry | {hub:.1f} | {_met(hub, REQUESTS)} |",
-        f"| requests to the registry, an entry | {registry:.1f} | {_met(registry, REQUESTS)} |",
-        f"| bytes from the Hub, all of them listings | {counts[2]:,} | |",
+        f"| requests to the Hub, an entry | {of_hub:.1f} | {_met(of_hub, REQUESTS)} |",
+        f"| requests to the registry, an entry | {of_registry:.1f} | {_met(of_registry, REQUESTS)} |",
+        f"| bytes from the Hub, all of them listings | {sent:,} | |",
         f"| peak memory | {_memory(max(together, key=lambda u: u.rss))} | |",
         "",
     ]

@@ -384,6 +384,25 @@ class DeploymentFailed(CataloggerError):
     exit_code = 9
 
 
+def internal(error: Exception) -> CataloggerError:
+    """An error that nobody has foreseen, as ours."""
+    return CataloggerError(
+        f"Internal error: {type(error).__name__}: {error}",
+        "This is a mistake of catalogger. --debug shows where it happened.",
+    )
+
+
+def findings_of(error: Exception) -> list[Mapping[str, object]]:
+    """What the rules had found, where the error is about that."""
+    return list(error.findings) if isinstance(error, CheckFailed | ProofFailed) else []
+
+
+def after_registration(exit_code: int) -> int:
+    """The exit code where a model is registered and its deployment ended with this one: it may come later, or not."""
+    may_pass = exit_code in (DeploymentPending.exit_code, NetworkUnreachable.exit_code)
+    return DeploymentPending.exit_code if may_pass else DeploymentFailed.exit_code
+
+
 def human(size: int) -> str:
     """A size in bytes as people read it, in powers of ten: `90.9 MB`."""
     value = float(size)

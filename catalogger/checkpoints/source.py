@@ -24,13 +24,13 @@ def open_source(asked: str, *, allow_pickle: bool = False) -> Checkpoint:
     if asked.startswith("package:"):
         folder, version = _in_distribution(asked)
         return open_folder(folder, Origin("package", str(folder), version, asked), allow_pickle=allow_pickle)
+    if hub := hub_reference(asked):
+        return open_hub(*hub, asked, allow_pickle=allow_pickle)
     path = _path(asked)
     if asked.startswith((".", "/", "~")) or (path and path.exists()):
         if path is None:
             raise SourceInvalid(asked, "is no path that can be looked at")
         return open_folder(path, Origin("folder", str(path.absolute()), None, asked), allow_pickle=allow_pickle)
-    if found := _REPO.fullmatch(asked):
-        return open_hub(found["repo"], found["revision"], asked, allow_pickle=allow_pickle)
     raise SourceInvalid(
         asked,
         "is no folder that exists, no ORG/REPO and no package:DISTRIBUTION/FOLDER",

@@ -18,12 +18,11 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 
 @dataclass(frozen=True)
 class Changes:
-    """Two commits of a repository: which parts differ, and which files.  `parts` is empty where no commit is known."""
+    """Two commits of a repository, and which parts differ."""
 
     old: str
     new: str
     parts: tuple[str, ...]
-    files: tuple[str, ...]
     code: bool = False
     """Whether Python files differ."""
 
@@ -41,7 +40,7 @@ def changes(repo: str, old: str, new: str) -> Changes:
     try:
         before = listed(repo, old)
     except RepositoryNotFound:
-        return Changes(old, new, (f"the commit {old[:12]} is gone from the Hub",), ())
+        return Changes(old, new, (f"the commit {old[:12]} is gone from the Hub",))
     files = sorted(p for p in {*before.files, *after.files} if _key(before.files.get(p)) != _key(after.files.get(p)))
     weights = {*select(before.files).weights, *select(after.files).weights}
     parts = dict.fromkeys(part for path in files if (part := "weights" if path in weights else _part(path)))
@@ -49,7 +48,7 @@ def changes(repo: str, old: str, new: str) -> Changes:
         parts |= dict.fromkeys(_tokenizer_parts(repo, (old, before), (new, after)))
     if before.licence != after.licence:
         parts[f"licence ({before.licence or 'none'} → {after.licence or 'none'})"] = None
-    return Changes(old, new, tuple(parts), tuple(files), any(f.endswith(".py") for f in files))
+    return Changes(old, new, tuple(parts), any(f.endswith(".py") for f in files))
 
 
 def _key(file: File | None) -> object:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, PROFILE
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import NetworkUnreachable, UsageError
 from catalogger.quiet import quiet
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     help="Folder for JSON, CSV and picture, or a file in .json, .csv, .png or .svg; may be repeated.",
 )
 @click.option("--against", metavar="FILE", type=click.Path(path_type=Path), help="Compare with this saved JSON.")
-@click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@PROFILE
+@OUTPUT
+@DEBUG
 def command(
     endpoint: str,
     parallel: str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.options import DEBUG, REGISTRY, TRACKING
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -21,15 +22,15 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that both verbs have."""
     form = click.Choice(["text", "json", "sarif"])
     for option in (
-        click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages."),
+        DEBUG,
         click.option("-o", "--output", type=form, default="text", help="Form of the report on stdout."),
         click.option("--strict", is_flag=True, help="Fail at warnings too."),
         click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule."),
         click.option("--prove", is_flag=True, help="Where no error is found: load the model and ask it (needs torch)."),
         click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that the model brings."),
         click.option("--region", metavar="R", help="Where it is to be served, as the cloud names it (eastus2)."),
-        click.option("--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI]"),
-        click.option("--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI]"),
+        REGISTRY,
+        TRACKING,
     ):
         command = option(command)
     return command

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING, seconds
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
-
-_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
-    """Of a number alone, or with s, m, h or d."""
-    said = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])?", value)
-    if said is None:
-        raise click.BadParameter(f'"{value}" is no time. Write it as 90m, 24h or 7d.')
-    return float(said[1]) * _UNITS[said[2]]
 
 
 @click.command("clean")
 @click.argument("names", nargs=-1, metavar="[NAME|CATALOG.SCHEMA]...")
 @click.option("--yes", is_flag=True, help="Remove it, and do not ask.")
-@click.option("--older-than", callback=_seconds, default="24h", metavar="TIME", help="As 90m or 7d.  [default: 24h]")
-@click.option("--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI]")
-@click.option("--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI]")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+@click.option(
+    "--older-than",
+    callback=seconds("smhd", "90m, 24h or 7d"),
+    default="24h",
+    metavar="TIME",
+    help="As 90m or 7d.  [default: 24h]",
+)
+@TRACKING
+@REGISTRY
+@OUTPUT
+@DEBUG
 def command(
     names: tuple[str, ...],
     yes: bool,

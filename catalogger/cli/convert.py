@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -16,8 +17,8 @@ from catalogger.quiet import quiet
 @click.option("--checkpoint", metavar="best|last|N", help="Which one, where SOURCE is a Trainer's folder.")
 @click.option("--dtype", type=click.Choice(["bfloat16"]), help="Cast the weights.  [default: they stay as they are]")
 @click.option("--max-shard-size", metavar="N", help="Cut or join the weight files to this size, as in 1GB.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@OUTPUT
+@DEBUG
 def command(
     source: str,
     to: str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, PROFILE, seconds
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError
 from catalogger.quiet import quiet
@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     from catalogger.serving.capacity import Capacity
     from catalogger.serving.deployment import Deployment
 
-_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
 _GATEWAY = ("fallback_config", "guardrails", "inference_table_config", "rate_limits", "usage_tracking_config")
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
-    """Of a number alone, or with s, m or h."""
-    said = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])?", value)
-    if said is None:
-        raise click.BadParameter(f'"{value}" is no time. Write it as 5400, 90m or 2h.')
-    return float(said[1]) * _UNITS[said[2]]
 
 
 @click.command("deploy")
@@ -44,13 +35,19 @@ def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
 @click.option("--ai-gateway", metavar="FILE", type=click.Path(path_type=Path), help="Its options, in YAML or JSON.")
 @click.option("--check-only", is_flag=True, help="Ask whether it could be served, and create nothing.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is ready.")
-@click.option("--timeout", callback=_seconds, default="60m", metavar="TIME", help="Seconds, or as 90m.  [default: 60m]")
+@click.option(
+    "--timeout",
+    callback=seconds("smh", "5400, 90m or 2h"),
+    default="60m",
+    metavar="TIME",
+    help="Seconds, or as 90m.  [default: 60m]",
+)
 @click.option("--rollback", is_flag=True, help="Put the configuration before it back where an update fails.")
 @click.option("--logprobs", is_flag=True, help="Prove that it gives log probabilities.")
 @click.option("--yes", is_flag=True, help="Agree to more than four chunks.")
-@click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@PROFILE
+@OUTPUT
+@DEBUG
 def command(output: str, debug: bool, **options: Any) -> None:
     """Serve MODEL (NAME/VERSION or NAME@ALIAS) on a provisioned-throughput endpoint, and see that it answers.
 

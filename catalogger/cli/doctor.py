@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING
 from catalogger.cli.output import emit
 from catalogger.quiet import quiet
 
 
 @click.command("doctor")
-@click.option("--tracking-uri", metavar="U", help="MLflow tracking store, as for the main job.")
-@click.option("--registry-uri", metavar="U", help="Model registry, as for the main job.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@TRACKING
+@REGISTRY
+@OUTPUT
+@DEBUG
 def command(tracking_uri: str | None, registry_uri: str | None, output: str, debug: bool) -> int:
     """Examine what is installed, what this MLflow and Transformers can do, whether the stores and the Hub answer and
     who they think you are, and the disks.  Nothing is changed; no token is shown.

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, PROFILE
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError
 from catalogger.quiet import quiet
@@ -14,9 +15,9 @@ from catalogger.quiet import quiet
 @click.command("endpoints")
 @click.option("--alias", default="champion", metavar="A", help="Compare with this alias.  [default: champion]")
 @click.option("--behind", "only_behind", is_flag=True, help="List only those that are behind it.")
-@click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@PROFILE
+@OUTPUT
+@DEBUG
 def endpoints_command(alias: str, only_behind: bool, profile: str | None, output: str, debug: bool) -> None:
     """List the serving endpoints: what they serve, of what size, and which are behind the alias of their model."""
     from catalogger.remote.workspace import workspace_client
@@ -42,9 +43,9 @@ def endpoints_command(alias: str, only_behind: bool, profile: str | None, output
 @click.command("teardown")
 @click.argument("endpoint")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@PROFILE
+@OUTPUT
+@DEBUG
 def teardown_command(endpoint: str, yes: bool, profile: str | None, output: str, debug: bool) -> None:
     """End the serving endpoint ENDPOINT; the models that it serves stay registered."""
     from catalogger.remote.workspace import workspace_client

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.options import pairs
 from catalogger.cli.output import Terminal, emit
-from catalogger.errors import (
-    CataloggerError,
-    DeploymentFailed,
-    DeploymentPending,
-    NetworkUnreachable,
-    UsageError,
-    masked,
-)
+from catalogger.errors import CataloggerError, UsageError, after_registration, masked
 from catalogger.quiet import quiet
 
 if TYPE_CHECKING:
@@ -35,7 +29,7 @@ def run(
     if endpoint is not None and not deploy:
         raise UsageError("--endpoint was given without --deploy.", "Add --deploy, or leave it out.")
     serving = _serving(recipe, options, endpoint) if deploy else None
-    outcome = log_model(recipe, tags=dict(_pair(tag) for tag in tags), progress=Terminal(), **options)
+    outcome = log_model(recipe, tags=pairs(tags, "The tag", "--tag"), progress=Terminal(), **options)
     if output == "text":
         click.echo(str(outcome))
         if outcome.plan:
@@ -121,12 +115,4 @@ def _code(failure: CataloggerError, outcome: Outcome) -> int:
     """The exit code where the model is registered and only its deployment is not done: it may be later, or not."""
     if outcome.action == "planned":
         return failure.exit_code
-    may_pass = isinstance(failure, DeploymentPending | NetworkUnreachable)
-    return DeploymentPending.exit_code if may_pass else DeploymentFailed.exit_code
-
-
-def _pair(tag: str) -> tuple[str, str]:
-    key, equals, value = tag.partition("=")
-    if not equals or not key:
-        raise UsageError(f'The tag "{tag}" has no value.', "Write --tag KEY=VALUE.")
-    return key, value
+    return after_registration(failure.exit_code)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING
 from catalogger.cli.output import fail, interrupted
 
 _VERBS = {
@@ -65,12 +66,8 @@ class _Verbs(click.Group):
     metavar="K=V",
     help="Change a value of the recipe, as in metadata.model_type=bge-large.",
 )
-@click.option(
-    "--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI, else ./mlflow.db]"
-)
-@click.option(
-    "--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI, else the tracking store]"
-)
+@TRACKING
+@REGISTRY
 @click.option(
     "--weights",
     type=click.Choice(["auto", "copy", "link"]),
@@ -97,10 +94,8 @@ class _Verbs(click.Group):
 @click.option("--dry-run", is_flag=True, help="Show the whole plan and change nothing.")
 @click.option("--deploy", is_flag=True, help="Then serve the version, by one chunk; `deploy` has more options.")
 @click.option("--endpoint", metavar="NAME", help="Name of that endpoint.  [default: the model's own]")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result on stdout."
-)
-@click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+@OUTPUT
+@DEBUG
 @click.version_option(package_name="catalogger")
 @click.pass_context
 def cli(ctx: click.Context, /, **options: Any) -> int:

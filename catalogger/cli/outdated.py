@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -13,10 +14,10 @@ _BEHIND = 3
 @click.command("outdated")
 @click.argument("names", nargs=-1, metavar="[NAME|CATALOG.SCHEMA]...")
 @click.option("--check", is_flag=True, help="End with exit code 3 where a model is behind.")
-@click.option("--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI]")
-@click.option("--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI]")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+@TRACKING
+@REGISTRY
+@OUTPUT
+@DEBUG
 def command(
     names: tuple[str, ...],
     check: bool,

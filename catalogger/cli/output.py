@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from catalogger.errors import CataloggerError, CheckFailed, ProofFailed, UsageError, masked
+from catalogger.errors import CataloggerError, UsageError, findings_of, internal, masked
 from catalogger.files.digests import Tick
 
 
@@ -27,8 +27,7 @@ def fail(error: Exception, *, as_json: bool, debug: bool) -> int:
     if debug:
         click.echo(masked("".join(traceback.format_exception(error))), err=True)
     if as_json:
-        findings = list(ours.findings) if isinstance(ours, CheckFailed | ProofFailed) else []
-        emit({"error": ours.document(), "findings": findings})
+        emit({"error": ours.document(), "findings": findings_of(ours)})
     click.echo(f"Error: {ours}", err=True)
     return ours.exit_code
 
@@ -44,10 +43,7 @@ def _as_ours(error: Exception) -> CataloggerError:
     if isinstance(error, click.ClickException):
         hint = "`log-model --help` shows every option."
         return UsageError(error.format_message(), hint)
-    text = f"{type(error).__name__}: {error}"
-    return CataloggerError(
-        f"Internal error: {text}", "This is a mistake of catalogger. --debug shows where it happened."
-    )
+    return internal(error)
 
 
 class Terminal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -15,10 +16,10 @@ from catalogger.quiet import quiet
 @click.option("--undo", is_flag=True, help="Move it back to where it was before the last promotion.")
 @click.option("--endpoint", metavar="E", help="Ask this endpoint.  [default: each that serves the version]")
 @click.option("--dry-run", is_flag=True, help="Look at everything, and move nothing.")
-@click.option("--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI]")
-@click.option("--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI]")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+@TRACKING
+@REGISTRY
+@OUTPUT
+@DEBUG
 def command(
     name: str,
     source: str,

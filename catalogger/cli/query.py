@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.options import DEBUG, PROFILE
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError, human
 from catalogger.quiet import quiet
@@ -52,9 +53,9 @@ _TELLING = ("logprobs", "top_logprobs")
 @click.option("--recipe", metavar="NAME", help="The texts are queries: with the instruction of this recipe's authors.")
 @click.option("--instruction", metavar="TEXT", help="Another text to put before each text that is embedded.")
 @click.option("--timeout", default=120.0, metavar="S", help="Seconds that one answer may take.  [default: 120]")
-@click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
+@PROFILE
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@DEBUG
 def command(
     endpoint: str,
     texts: Sequence[str],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from catalogger.cli.options import OUTPUT
 from catalogger.cli.output import emit
 from catalogger.errors import human
 
@@ -19,9 +20,7 @@ _TITLES = {"llm/v1/chat": "Chat", "llm/v1/completions": "Completions", "llm/v1/e
 
 @click.command("recipes")
 @click.argument("name", required=False)
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result on stdout."
-)
+@OUTPUT
 def command(name: str | None, output: str) -> None:
     """List the recipes by task, or show NAME whole with the command to run."""
     from catalogger.recipes import all_recipes, load_recipe

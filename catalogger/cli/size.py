@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, PROFILE
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import UsageError
 from catalogger.quiet import quiet
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     "--chunk", type=int, metavar="N", help="Tokens per second of a chunk.  [default: MODEL's, as it is asked]"
 )
 @click.option("--unit-chunk", type=int, metavar="N", help="Model units of a chunk, where it is served by these.")
-@click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@PROFILE
+@OUTPUT
+@DEBUG
 def command(
     model: str | None,
     tokens_per_second: float | None,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING, pairs
 from catalogger.cli.output import Terminal, emit, interrupted
 from catalogger.errors import UsageError
+from catalogger.files.sizes import bytes_of
 from catalogger.quiet import quiet
 
 if TYPE_CHECKING:
@@ -20,17 +21,16 @@ if TYPE_CHECKING:
 
 
 _TASK_VALUE = 48 * 1024  # bytes of its JSON that a job takes
-_UNITS = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """Of a number with a unit, in powers of ten."""
     if value is None:
         return None
-    said = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB)?(?:/S)?", value.upper())
-    if said is None:
+    size = bytes_of(value.upper().removesuffix("/S"))
+    if size is None:
         raise click.BadParameter(f'"{value}" is no size. Write it as 200MB.')
-    return float(said[1]) * _UNITS[said[2] or "B"]
+    return size
 
 
 @click.command("sync")
@@ -47,12 +47,12 @@ def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> float | 
 @click.option(
     "--publish", metavar="KEY", help="Set the names that would change as a task value of the Databricks job (dry runs)."
 )
-@click.option("--tracking-uri", metavar="U", help="MLflow tracking store, as for the main job.")
-@click.option("--registry-uri", metavar="U", help="Model registry, as for the main job.")
+@TRACKING
+@REGISTRY
 @click.option("--trust-remote-code", is_flag=True, help="Consent to the code of entries that ask for it.")
 @click.option("--allow-pickle", is_flag=True, help="Agree to pickled weights of entries that ask for it.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+@OUTPUT
+@DEBUG
 def sync_command(
     manifests: tuple[str, ...],
     variables: Iterable[str],
@@ -82,7 +82,7 @@ def sync_command(
     publishing = _publisher(publish, dry_run=dry_run or check)
     outcome = sync(
         manifests,
-        variables=dict(_pair(variable) for variable in variables),
+        variables=pairs(variables, "--var", "--var"),
         dry_run=dry_run or check,
         debug=debug,
         progress=Terminal(),
@@ -122,7 +122,7 @@ def _tell(outcome: SyncOutcome, output: str, report: Path | None) -> None:
         click.echo(f"report in {report}", err=True)
 
 
-def _publisher(key: str | None, *, dry_run: bool) -> Any:
+def _publisher(key: str | None, *, dry_run: bool) -> Callable[[SyncOutcome], None]:
     """What publishes the names as a task value.  Raises UsageError where there is no task, before anything is done."""
     if key is None:
         return lambda _: None
@@ -142,10 +142,3 @@ def _publisher(key: str | None, *, dry_run: bool) -> Any:
         dbutils.jobs.taskValues.set(key=key, value=outcome.pending)
 
     return put
-
-
-def _pair(variable: str) -> tuple[str, str]:
-    key, equals, value = variable.partition("=")
-    if not equals or not key:
-        raise UsageError(f'--var "{variable}" has no value.', "Write --var KEY=VALUE.")
-    return key, value

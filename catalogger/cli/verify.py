@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING
 from catalogger.cli.output import Terminal, emit
 from catalogger.errors import RegistryError
 from catalogger.quiet import quiet
@@ -11,10 +12,10 @@ from catalogger.quiet import quiet
 
 @click.command("verify")
 @click.argument("model")
-@click.option("--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI]")
-@click.option("--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI]")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+@TRACKING
+@REGISTRY
+@OUTPUT
+@DEBUG
 def command(model: str, tracking_uri: str | None, registry_uri: str | None, output: str, debug: bool) -> None:
     """Compare the files of MODEL (NAME, NAME/VERSION or NAME@ALIAS) with the digests recorded of them.
 

@@ -36,6 +36,11 @@ def git_blob(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
+def identity(about: os.stat_result) -> tuple[int, int, int]:
+    """Size, time of change and inode: another file, or one that was written to, has another."""
+    return about.st_size, about.st_mtime_ns, about.st_ino
+
+
 class DigestMemory:
     """Digests of files that have not changed since they were hashed.
 
@@ -93,7 +98,7 @@ def hash_file(path: Path, memory: DigestMemory) -> str:
 
 
 def _is_settled(now: os.stat_result, before: os.stat_result) -> bool:
-    same = (now.st_ino, now.st_size, now.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    same = identity(now) == identity(before)
     return same and time.time_ns() - now.st_mtime_ns >= _SETTLED
 
 

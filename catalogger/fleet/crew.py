@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ class Task:
 
     name: str
     job: Mapping[str, Any]
-    needs: Mapping[int, int] = field(default_factory=dict)
+    needs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ class Disks:
     through: it says so itself.
     """
 
-    def __init__(self, free: Callable[[int], int]) -> None:
+    def __init__(self, free: Callable[[str], int]) -> None:
         self._free = free
-        self._taken: dict[int, int] = {}
+        self._taken: dict[str, int] = {}
         self._freed = threading.Condition()
 
     @contextmanager
-    def reserved(self, needs: Mapping[int, int]) -> Iterator[None]:
+    def reserved(self, needs: Mapping[str, int]) -> Iterator[None]:
         with self._freed:
             self._freed.wait_for(lambda: self._fits(needs))
             for disk, size in needs.items():
@@ -74,7 +75,7 @@ class Disks:
                     self._taken[disk] -= size
                 self._freed.notify_all()
 
-    def _fits(self, needs: Mapping[int, int]) -> bool:
+    def _fits(self, needs: Mapping[str, int]) -> bool:
         return all(not self._taken.get(d) or self._taken[d] + size <= self._free(d) for d, size in needs.items())
 
 
@@ -269,19 +270,13 @@ class _Lines:
             self._bar, self._tick = None, lambda _: None
 
 
-def disk_of(folder: str) -> int | None:
-    """The file system that the folder is on; None where it cannot be looked at."""
+def disk_of(folder: str) -> str | None:
+    """The file system that the folder is on, by where it is mounted; None where it cannot be looked at."""
     with suppress(OSError):
-        place = existing(Path(folder))
-        _MOUNTS.setdefault(place.stat().st_dev, str(place))
-        return place.stat().st_dev
+        place = existing(Path(folder)).resolve()
+        return str(next(parent for parent in (place, *place.parents) if parent.is_mount()))
     return None
 
 
-_MOUNTS: dict[int, str] = {}
-"""A folder on each file system that was met."""
-
-
-def _free(disk: int) -> int:
-    found = os.statvfs(_MOUNTS[disk])
-    return found.f_bavail * found.f_frsize
+def _free(disk: str) -> int:
+    return shutil.disk_usage(disk).free

@@ -17,12 +17,12 @@ from pydantic import BaseModel, ValidationError
 
 from catalogger.errors import CataloggerError, NameInvalid, RecipeInvalid
 from catalogger.fleet.manifest import Entry, Manifest, Options
+from catalogger.notebook import FROM_ENVIRONMENT
 from catalogger.recipes import NamedRecipe, load_recipe
 from catalogger.recipes.documents import Place, key_of, line_of, problems_of
 from catalogger.recipes.lookup import library
 from catalogger.validators import check_alias, check_name, default_name
 
-FROM_ENVIRONMENT = "CATALOGGER_VAR_"
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)(?=\{)|\{(?P<name>[^{}]*)\})")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -15,8 +15,18 @@ from catalogger.errors import CataloggerError, CheckpointError, UsageError
 from catalogger.fleet.crew import Crew, Done, Task, disk_of
 from catalogger.fleet.entries import Wanted
 from catalogger.fleet.manifest import CHALLENGER, Entry
-from catalogger.loggers.provenance import request_digest
-from catalogger.loggers.registry import FINGERPRINT, REQUEST, Standing
+from catalogger.loggers.provenance import ignored_of, request_digest
+from catalogger.loggers.registry import (
+    FINGERPRINT,
+    IGNORED,
+    RECIPE,
+    REMOTE_CODE,
+    REQUEST,
+    REVISION,
+    SOURCE,
+    SOURCE_KIND,
+    Standing,
+)
 from catalogger.loggers.standing import Look, folder_fingerprint
 from catalogger.loggers.stores import Stores
 from catalogger.serving.asked import endpoint_name
@@ -48,7 +58,7 @@ class Step:
     version: str | None = None
     aliases: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
-    needs: Mapping[int, int] = field(default_factory=dict)
+    needs: Mapping[str, int] = field(default_factory=dict)
     plan: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     findings: tuple[Mapping[str, Any], ...] = ()
@@ -106,9 +116,9 @@ class Planner:
 
     def _is_same(self, wanted: Wanted, tags: Mapping[str, str]) -> bool:
         entry = wanted.entry
-        if entry.rehash or tags.get("catalogger.recipe") != wanted.recipe.name:
+        if entry.rehash or tags.get(RECIPE) != wanted.recipe.name:
             return False
-        if tags.get("catalogger.ignored") != (",".join(sorted(entry.ignore)) or None):
+        if tags.get(IGNORED) != ignored_of(entry.ignore):
             return False
         if hub := hub_reference(wanted.source):
             digest = request_digest(wanted.recipe.recipe, hub[0], self._commit(*hub))
@@ -118,7 +128,7 @@ class Planner:
 
     def _is_code_same(self, wanted: Wanted, tags: Mapping[str, str]) -> bool:
         """Whether code that is borrowed from a repository without a fixed commit is as it was."""
-        repo, at, commit = tags.get("catalogger.remote_code", "").partition("@")
+        repo, at, commit = tags.get(REMOTE_CODE, "").partition("@")
         asked = wanted.recipe.recipe.remote_code
         return not at or asked is None or self._commit(repo, asked.revision) == commit
 
@@ -154,7 +164,7 @@ class Planner:
         if step.error or step.settled or step.version or before is None or plan is None:
             return None
         now = plan["source"]
-        repo, old = before.tags.get("catalogger.source"), before.tags.get("catalogger.revision")
+        repo, old = before.tags.get(SOURCE), before.tags.get(REVISION)
         if now["kind"] != "hub" or repo != now["location"] or not old or old == now["revision"]:
             return None
         return Task(step.wanted.name, {"verb": "compare", "repo": repo, "old": old, "new": now["revision"]})
@@ -208,7 +218,7 @@ def _looked(step: Step, done: Done) -> Step:
     result = done.result or {}
     plan, deployment = result.get("outcome"), result.get("deployment")
     endpoint = _endpoint(step.wanted, deployment, known=step.settled or bool(plan and plan["version"]))
-    needs: dict[int, int] = {}
+    needs: dict[str, int] = {}
     for folder, size in result.get("disks", ()):
         if (disk := disk_of(folder)) is not None:
             needs[disk] = needs.get(disk, 0) + size
@@ -237,12 +247,11 @@ def _because(step: Step, upstream: Done | None) -> str:
     if FINGERPRINT not in before.tags:
         return f"version {before.number} was not made by catalogger"
     now = plan["source"]
-    if before.tags.get("catalogger.source_kind") != now["kind"]:
-        return f"the source is another: {before.tags.get('catalogger.source')} before"
-    if now["kind"] == "hub" and before.tags.get("catalogger.source") != now["location"]:
-        return f"the source is another: {before.tags.get('catalogger.source')} before"
-    if before.tags.get("catalogger.revision") != now["revision"]:
-        return f"revision {now['revision']}, {before.tags.get('catalogger.revision')} before"
+    source, kind = before.tags.get(SOURCE), before.tags.get(SOURCE_KIND)
+    if kind != now["kind"] or (kind == "hub" and source != now["location"]):
+        return f"the source is another: {source} before"
+    if before.tags.get(REVISION) != now["revision"]:
+        return f"revision {now['revision']}, {before.tags.get(REVISION)} before"
     same = now["kind"] == "hub"
     return (
         f"the recipe has another effect than in version {before.number}" if same else "the files or the recipe changed"

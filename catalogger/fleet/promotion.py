@@ -6,13 +6,12 @@ interrupted, tag and alias together say whether that promotion is in effect.
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from catalogger.errors import AccessDenied, RegistryError, UsageError
-from catalogger.lines import as_text
+from catalogger.lines import as_block, as_text
 from catalogger.loggers.checks import Checked, lint
 from catalogger.loggers.keeper import Keeper
 from catalogger.loggers.keepers import kept
@@ -74,7 +73,7 @@ class Promotion:
         return f"{alias} moved from {_said(self.before)} {'back ' if self.action == 'undone' else ''}to {now}"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return as_block(str(self))
 
 
 def promote(

@@ -9,6 +9,7 @@ from typing import get_args
 
 from catalogger.errors import DiskError
 from catalogger.fleet.outcome import Action, EntryOutcome, SyncOutcome
+from catalogger.lines import as_link
 from catalogger.page import page
 
 _WITHOUT_WORDS = dict.fromkeys(get_args(Action), "") | {
@@ -62,7 +63,7 @@ def _row(entry: EntryOutcome) -> str:
 
 
 def _endpoint(deployment: Mapping[str, object] | None) -> str:
-    url = str(deployment["url"]) if deployment else ""
-    if not url.startswith(("https://", "http://")):
+    if deployment is None:
         return ""
-    return f"<p><a href='{html.escape(url, quote=True)}'>endpoint {html.escape(str(deployment['endpoint']))}</a></p>"  # type: ignore[index]
+    name = f"endpoint {deployment['endpoint']}"
+    return f"<p>{as_link(str(deployment['url']), name)}</p>"

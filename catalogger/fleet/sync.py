@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from catalogger.errors import UsageError, masked
+from catalogger.errors import UsageError, after_registration, masked
 from catalogger.files.rate import Rate
 from catalogger.fleet.crew import Crew, Done, Task
 from catalogger.fleet.entries import Consent
@@ -65,16 +65,23 @@ def sync(
 
 @contextmanager
 def _crew(jobs: int, progress: Progress, max_rate: float | None, *, debug: bool) -> Iterator[Crew]:
-    with tempfile.NamedTemporaryFile(prefix="catalogger-rate-") as file:
-        rate = Rate(max_rate, Path(file.name)) if max_rate else None
-        # Xet's own client fetches past the pace
-        environment = {**rate.environment(), "HF_HUB_DISABLE_XET": "1"} if rate else {}
-        environment |= runtime_credentials()
-        crew = Crew(jobs, progress, environment, debug=debug)
+    with _paced(max_rate) as pace:
+        crew = Crew(jobs, progress, {**runtime_credentials(), **pace}, debug=debug)
         try:
             yield crew
         finally:
             crew.close()
+
+
+@contextmanager
+def _paced(max_rate: float | None) -> Iterator[Mapping[str, str]]:
+    """Variables by which the workers keep to one rate together."""
+    if max_rate is None:
+        yield {}
+        return
+    with tempfile.NamedTemporaryFile(prefix="catalogger-rate-") as file:
+        # Xet's own client fetches past the pace
+        yield {**Rate(max_rate, Path(file.name)).environment(), "HF_HUB_DISABLE_XET": "1"}
 
 
 class _Run:
@@ -161,7 +168,7 @@ def _outcome(step: Step, done: Done | None) -> EntryOutcome:
         action = "registered"
     error = dict(done.error) if done.error else None
     if error and done.outcome:  # only its deployment is not done: it may be later, or not
-        error["exit_code"] = _deployment_code(error)
+        error["exit_code"] = after_registration(int(error["exit_code"]))
     return replace(
         plain,
         action=action,
@@ -172,10 +179,3 @@ def _outcome(step: Step, done: Done | None) -> EntryOutcome:
         findings=done.findings,
         seconds=step.seconds + done.seconds,
     )
-
-
-def _deployment_code(error: Mapping[str, object]) -> int:
-    from catalogger.errors import DeploymentFailed, DeploymentPending, NetworkUnreachable
-
-    may_pass = error["exit_code"] in (DeploymentPending.exit_code, NetworkUnreachable.exit_code)
-    return DeploymentPending.exit_code if may_pass else DeploymentFailed.exit_code

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
-from catalogger.errors import CataloggerError, CheckFailed, ProofFailed
+from catalogger.errors import CataloggerError, findings_of, internal
 from catalogger.files.digests import Tick
 from catalogger.quiet import quiet
 
@@ -64,36 +64,46 @@ def register(told: _Told, job: Mapping[str, Any]) -> dict[str, Any]:
     from catalogger.loggers import log_model
 
     outcome = log_model(**job["options"], dry_run=job["dry_run"], progress=told)
-    told.put(outcome=outcome.document())
+    document = outcome.document()
+    told.put(outcome=document)
     disks = [(d.folder, d.needed) for d in outcome.plan.disks] if outcome.plan else []
     deployment = None
     if job.get("deploy") and outcome.version:
         version = f"{outcome.name}/{outcome.version}"
         deployment = serve(told, {**job, "version": version})["deployment"]
-    return {"outcome": outcome.document(), "deployment": deployment, "disks": disks}
+    return {"outcome": document, "deployment": deployment, "disks": disks}
 
 
 def serve(told: _Told, job: Mapping[str, Any]) -> dict[str, Any]:
     """The deployment of a version that is registered, or what would be done."""
+    from catalogger.fleet.manifest import Deploy
     from catalogger.remote.workspace import workspace_client
     from catalogger.serving.capacity import Wish
     from catalogger.serving.deploying import Terms, deploy
 
-    asked = dict(job["deploy"])
-    agreed, wait = asked.pop("yes"), not asked.pop("no_wait")
-    terms = Terms(
-        wait=wait,
-        dimension=job.get("dimension"),
-        **{key: asked.pop(key) for key in ("replace", "timeout", "rollback", "logprobs")},
-    )
+    asked = Deploy(**job["deploy"])
     deployment = deploy(
-        workspace_client(job.get("profile")),
+        workspace_client(job["profile"]),
         job["version"],
-        endpoint=asked.pop("endpoint"),
-        wish=Wish(minimum=asked.pop("min_throughput"), maximum=asked.pop("max_throughput"), **asked),
-        terms=terms,
+        endpoint=asked.endpoint,
+        wish=Wish(
+            minimum=asked.min_throughput,
+            maximum=asked.max_throughput,
+            tokens_per_second=asked.tokens_per_second,
+            units=asked.units,
+            scale_to_zero=asked.scale_to_zero,
+            no_burst=asked.no_burst,
+        ),
+        terms=Terms(
+            replace=asked.replace,
+            wait=not asked.no_wait,
+            timeout=asked.timeout,
+            rollback=asked.rollback,
+            logprobs=asked.logprobs,
+            dimension=job["dimension"],
+        ),
         dry_run=job["dry_run"],
-        consent=lambda _: agreed,
+        consent=lambda _: asked.yes,
         progress=told,
     )
     return {"deployment": deployment.document()}
@@ -155,16 +165,11 @@ def _done(told: _Told, job: Mapping[str, Any], *, debug: bool) -> dict[str, Any]
     try:
         return {"done": _VERBS[job["verb"]](told, job)}
     except CataloggerError as error:
-        findings = list(error.findings) if isinstance(error, CheckFailed | ProofFailed) else []
-        return {"error": error.document(), "findings": findings}
+        return {"error": error.document(), "findings": findings_of(error)}
     except Exception as error:
         if debug:
             raise
-        internal = CataloggerError(
-            f"Internal error: {type(error).__name__}: {error}",
-            "This is a mistake of catalogger. --debug shows where it happened.",
-        )
-        return {"error": internal.document(), "findings": []}
+        return {"error": internal(error).document(), "findings": []}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from catalogger.checkpoints import LoggedModel, open_source
 from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
+from catalogger.lines import as_block
 from catalogger.loggers.glance import newest_tags
 from catalogger.loggers.located import located
 from catalogger.loggers.mlflow_registry import MlflowRegistry
@@ -52,7 +52,7 @@ class Checked:
         return f"{self.report}\n{self.proof}" if self.proof else str(self.report)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return as_block(str(self))
 
 
 def check(

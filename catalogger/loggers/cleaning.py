@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from catalogger.errors import CataloggerError, UsageError, human
-from catalogger.lines import as_text
+from catalogger.lines import as_block, as_text
 from catalogger.loggers.keepers import asked_names, kept, there
 from catalogger.loggers.leftovers import Left, Leftover, folders_left, versions_left
 from catalogger.loggers.stores import Stores, choose_stores
@@ -71,7 +70,7 @@ class Cleaning:
         return as_text(one.row() for one in self.things)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return as_block(str(self))
 
 
 def clean(

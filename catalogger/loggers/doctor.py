@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,7 +165,7 @@ def _disks(stores: Stores) -> Iterator[Examined]:
     if artifacts := artifacts_to_be(stores):
         places["artifacts"] = artifacts
     for subject, folder in places.items():
-        yield _examine(subject, lambda folder=folder: _room(folder))  # type: ignore[misc]
+        yield _examine(subject, partial(_room, folder))
 
 
 def _room(folder: Path) -> str:

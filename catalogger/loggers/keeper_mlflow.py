@@ -10,6 +10,7 @@ from catalogger.errors import RegistryError, UsageError
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.temporary import temporary
 from catalogger.files.workers import Workers
+from catalogger.loggers import artifacts
 from catalogger.loggers.keeper import Reader
 from catalogger.loggers.stores import Stores, local_folder
 from catalogger.loggers.surface import Row
@@ -93,19 +94,7 @@ class _Artifacts:
         self.location = location
 
     def listing(self) -> Mapping[str, int]:
-        from mlflow.artifacts import list_artifacts
-
-        found: dict[str, int] = {}
-        waiting = [""]
-        while waiting:
-            below = waiting.pop()
-            for entry in list_artifacts(f"{self.location}/{below}".rstrip("/")):
-                path = f"{below}/{Path(entry.path).name}".lstrip("/")
-                if entry.is_dir:
-                    waiting.append(path)
-                else:
-                    found[path] = int(entry.file_size or 0)
-        return found
+        return artifacts.listing(self.location)
 
     def read(self, path: str) -> bytes:
         with temporary("reading") as folder:
@@ -116,11 +105,10 @@ class _Artifacts:
             return sha256_file(self._fetched(path, folder), tick)
 
     def _fetched(self, path: str, folder: Path) -> Path:
-        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         try:
-            return Path(download_artifacts(f"{self.location}/{path}", dst_path=str(folder)))
+            return artifacts.fetched(f"{self.location}/{path}", str(folder))
         except (MlflowException, OSError) as error:
             raise RegistryError(f'"{self.location}/{path}" cannot be read: {error}') from error
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from catalogger.loggers.keeper import Reader
-from catalogger.loggers.manifest import read_manifest
 from catalogger.loggers.surface import Row, Surface
+from catalogger.loggers.unity import tags_of_manifest
 from catalogger.remote.reading import Reading
 from catalogger.remote.storage import Storage
 
@@ -29,8 +29,7 @@ class UnityKeeper:
         row = self._surface.version(name, number)
         if row.tags is not None or not row.mark:
             return row
-        manifest = read_manifest(lambda: self.reader(name, row))
-        return replace(row, tags=manifest.tags if manifest else {})
+        return replace(row, tags=tags_of_manifest(self._surface, name, row))
 
     def aliases(self, name: str) -> Mapping[str, str]:
         return self._surface.aliases(name)

@@ -13,6 +13,7 @@ from catalogger.checkpoints import LoggedModel, open_logged
 from catalogger.checkpoints.folder import LARGEST_SMALL
 from catalogger.errors import CheckpointError, SourceInvalid
 from catalogger.files.temporary import temporary
+from catalogger.loggers import artifacts
 from catalogger.loggers.stores import choose_stores, local_folder, pointed_at, require_reachable, translated
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx")
@@ -44,7 +45,7 @@ def located(
     with temporary("lint") as fetched:
         with pointed_at(stores), translated(stores):
             location = _location(model, unity=stores.kind != "mlflow")
-            folder = local_folder(location) or (_fetched(location, str(fetched)) if whole else None)
+            folder = local_folder(location) or (artifacts.fetched(location, str(fetched)) if whole else None)
             facts = open_logged(folder, location=location) if folder else _remote(location, fetched)
         yield facts, folder or fetched
 
@@ -89,31 +90,13 @@ def _of_run(client: Any, run_id: str, path: str) -> str:
     return f"{run.info.artifact_uri}/{path}"
 
 
-def _fetched(location: str, folder: str) -> Path:
-    from mlflow.artifacts import download_artifacts
-
-    return Path(download_artifacts(location, dst_path=folder))
-
-
 def _remote(location: str, folder: Path) -> LoggedModel:
     """The facts of a model on another machine: its small files are fetched, its weight files only counted."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.artifacts import list_artifacts as listing
-
-    listed: dict[str, int] = {}
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        for entry in listing(f"{location}/{below}".rstrip("/")):
-            path = f"{below}/{Path(entry.path).name}".lstrip("/")
-            if entry.is_dir:
-                waiting.append(path)
-            else:
-                listed[path] = entry.file_size or 0
+    listed = artifacts.listing(location)
     for path, size in listed.items():
         if size <= LARGEST_SMALL and not path.endswith(_WEIGHTS):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as fetched:  # kinds of address differ in what is below
-                Path(download_artifacts(f"{location}/{path}", dst_path=fetched)).replace(target)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                artifacts.fetched(f"{location}/{path}", scratch).replace(target)
     return open_logged(folder, location=location, listed=listed)

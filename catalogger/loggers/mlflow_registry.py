@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from catalogger.errors import RegistryError
+from catalogger.errors import RegistryError, masked
 from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.record import Logged
 from catalogger.loggers.registry import FINGERPRINT, Standing, Version, existing
@@ -26,6 +26,7 @@ class MlflowRegistry:
     def __init__(self, stores: Stores) -> None:
         import mlflow
 
+        self._uri = stores.registry_uri
         self._client: MlflowClient = mlflow.MlflowClient(stores.tracking_uri, stores.registry_uri)
 
     def versions_with(self, name: str, tag: str, value: str) -> list[Version]:
@@ -36,16 +37,16 @@ class MlflowRegistry:
 
     def newest(self, name: str) -> Existing | None:
         """The newest version of the name, by what its tags say; None where there is none."""
-        found = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
-        return next((existing(str(v.version), v.tags) for v in found), None)
+        version = self._newest(name)
+        return existing(str(version.version), version.tags) if version else None
 
     def standing(self, name: str) -> Standing | None:
         """The newest version with its tags, and where the aliases point."""
-        newest = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
-        if not newest:
+        version = self._newest(name)
+        if version is None:
             return None
-        aliases = {a: str(v) for a, v in self._client.get_registered_model(name).aliases.items()}
-        return Standing(str(newest[0].version), dict(newest[0].tags), aliases)
+        aliases = {alias: str(number) for alias, number in self._client.get_registered_model(name).aliases.items()}
+        return Standing(str(version.version), dict(version.tags), aliases)
 
     def register(self, name: str, logged: Logged, tags: Mapping[str, str], description: str) -> Version:
         """A new version for the logged model, with its tags and description from the first moment.
@@ -88,6 +89,10 @@ class MlflowRegistry:
                 )
         return ()
 
+    def _newest(self, name: str) -> Any | None:
+        newest = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+        return newest[0] if newest else None
+
     def _aliased(self, name: str, alias: str) -> str | None:
         version = self._client.get_registered_model(name).aliases.get(alias)
         return None if version is None else str(version)
@@ -103,4 +108,9 @@ class MlflowRegistry:
 
     def _read(self, version: Any) -> Version:
         location = self._client.get_model_version_download_uri(version.name, version.version)
-        return Version(str(version.version), version.run_id, dict(version.tags), location)
+        return Version(str(version.version), version.run_id, dict(version.tags), location, self._page(version))
+
+    def _page(self, version: Any) -> str | None:
+        if not self._uri.startswith(("http://", "https://")):
+            return None
+        return f"{masked(self._uri).rstrip('/')}/#/models/{version.name}/versions/{version.version}"

@@ -6,14 +6,13 @@ changed, and no file of a model is read.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from catalogger.checkpoints.hub import branches
 from catalogger.errors import CataloggerError, NetworkUnreachable, UsageError
-from catalogger.lines import as_text
+from catalogger.lines import as_block, as_text
 from catalogger.loggers.keeper import Keeper
 from catalogger.loggers.keepers import asked_names, is_ours, kept, there
 from catalogger.loggers.registry import ASKED_REVISION, REVISION, SOURCE, SOURCE_KIND
@@ -71,7 +70,7 @@ class Outdated:
         return as_text((model.state, str(model)) for model in self.models)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return as_block(str(self))
 
 
 def outdated(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.errors import DiskError
-from catalogger.files.digests import DigestMemory, Tick
+from catalogger.files.digests import DigestMemory, Tick, identity
 from catalogger.files.place import Placed, Weights
 from catalogger.files.workers import Task, Workers
 from catalogger.loggers.layout import Item, source_path
@@ -99,8 +99,7 @@ class _Meter:
 
 
 def _changed(begun: _Begun) -> bool:
-    now, before = begun.task.source.stat(), begun.before
-    return (now.st_ino, now.st_size, now.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns)
+    return identity(begun.task.source.stat()) != identity(begun.before)
 
 
 def _move(placed: Path, target: Path) -> None:

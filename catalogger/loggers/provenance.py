@@ -14,6 +14,9 @@ from catalogger.loggers.registry import (
     ASKED_REVISION,
     CHAT_TEMPLATE,
     FINGERPRINT,
+    IGNORED,
+    RECIPE,
+    REMOTE_CODE,
     REQUEST,
     REVISION,
     SHAPE,
@@ -44,7 +47,7 @@ def version_tags(
         SHAPE: shape,
         REQUEST: request_digest(recipe.recipe, origin.location, str(origin.revision)) if pinned else None,
         "catalogger.version": metadata.version("catalogger"),
-        "catalogger.recipe": recipe.name,
+        RECIPE: recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
         TASK: recipe.recipe.task,
         SOURCE: origin.asked if origin.kind != "hub" else origin.location,
@@ -57,10 +60,15 @@ def version_tags(
         "catalogger.parameters": str(checkpoint.parameters) if checkpoint.parameters else None,
         "catalogger.licence": licence(recipe, checkpoint),
         CHAT_TEMPLATE: checkpoint.chat_template_sha256,
-        "catalogger.remote_code": checkpoint.code or ("its own" if checkpoint.config.get("auto_map") else None),
-        "catalogger.ignored": ",".join(sorted(ignored)) or None,
+        REMOTE_CODE: checkpoint.code or ("its own" if checkpoint.config.get("auto_map") else None),
+        IGNORED: ignored_of(ignored),
     }
     return {key: value for key, value in known.items() if value} | dict(given)
+
+
+def ignored_of(codes: Iterable[str]) -> str | None:
+    """The tag that names the rules that were not run; None where all were."""
+    return ",".join(sorted(codes)) or None
 
 
 def request_digest(recipe: Recipe, repo: str, commit: str) -> str:

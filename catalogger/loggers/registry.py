@@ -14,6 +14,9 @@ SHAPE = "catalogger.shape"
 TASK = "catalogger.task"
 ARCHITECTURE = "catalogger.architecture"
 CHAT_TEMPLATE = "catalogger.chat_template_sha256"
+RECIPE = "catalogger.recipe"
+IGNORED = "catalogger.ignored"
+REMOTE_CODE = "catalogger.remote_code"
 SOURCE = "catalogger.source"
 SOURCE_KIND = "catalogger.source_kind"
 REVISION = "catalogger.revision"
@@ -25,12 +28,13 @@ REQUEST = "catalogger.request"
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version, as it was read back."""
+    """One registered version, as it was read back; `page` is the address where people look at it, if there is one."""
 
     number: str
     run_id: str | None
     tags: Mapping[str, str]
     location: str
+    page: str | None = None
 
 
 @dataclass(frozen=True)

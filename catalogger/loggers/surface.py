@@ -55,6 +55,9 @@ class Surface(Protocol):
     words: str
     gaps: frozenset[str]
 
+    def page(self, name: str, number: str) -> str | None:
+        """Where people look at a version in a browser; None where there is no such page."""
+
     def look(self, name: str) -> Place:
         """Catalog, schema, privileges and storage of the name."""
 

@@ -68,26 +68,29 @@ class UnityRegistry:
         """READY versions that their own description says to have this shape or fingerprint, newest first."""
         found = [r for r in self._versions(name) if r.status == READY and r.mark and _has(r.mark, tag, value)]
         read = [self.surface.version(name, r.number) for r in found]
-        return [_version(r) for r in reversed(read) if r.status == READY and r.mark and _has(r.mark, tag, value)]
+        return [
+            self._version(name, r) for r in reversed(read) if r.status == READY and r.mark and _has(r.mark, tag, value)
+        ]
 
     def newest(self, name: str) -> Existing | None:
-        ready = [r for r in self._versions(name) if r.status == READY]
-        if not ready:
-            return None
-        row = ready[-1]
-        if "tags" not in self.surface.gaps:
-            return existing(row.number, self.surface.version(name, row.number).tags or {})
-        return existing(row.number, self._tags_of_manifest(name, row))
+        row = self._newest(name)
+        return existing(row.number, row.tags or {}) if row else None
 
     def standing(self, name: str) -> Standing | None:
         """The newest ready version with its tags, and where the aliases point."""
-        ready = [r for r in self._versions(name, fresh=True) if r.status == READY]
+        row, gaps = self._newest(name, fresh=True), self.surface.gaps
+        if row is None:
+            return None
+        return Standing(row.number, row.tags or {}, {} if "aliases" in gaps else self.surface.aliases(name), gaps)
+
+    def _newest(self, name: str, *, fresh: bool = False) -> Row | None:
+        """The newest ready version with its tags; those of its manifest where the server has no place for them."""
+        ready = [r for r in self._versions(name, fresh=fresh) if r.status == READY]
         if not ready:
             return None
-        gaps = self.surface.gaps
-        row = ready[-1] if "tags" in gaps else self.surface.version(name, ready[-1].number)
-        tags = row.tags if row.tags is not None else self._tags_of_manifest(name, row)
-        return Standing(row.number, tags, {} if "aliases" in gaps else self.surface.aliases(name), gaps)
+        if "tags" not in self.surface.gaps:
+            return self.surface.version(name, ready[-1].number)
+        return replace(ready[-1], tags=tags_of_manifest(self.surface, name, ready[-1]))
 
     def is_whole(self, version: Version, layout: Layout) -> bool:
         return stand_at(version.location, layout)
@@ -129,7 +132,7 @@ class UnityRegistry:
             if read.location == row.location and read.mark == offer.mark:
                 storage = self.surface.storage(name, read, write=False)
                 _compare(name, storage.listing(), _expected(offer), exact=False)
-                return Registered(_version(read), sent, tuple(notes))
+                return Registered(self._version(name, read), sent, tuple(notes))
             self.surface.storage(name, row, write=True).remove([f.path for f in offer.files()])
             notes.append(_clash(name, row))
             row = self._created(name, logged, offer, notes)
@@ -218,10 +221,11 @@ class UnityRegistry:
     def _is_ours(self, name: str, row: Row) -> bool:
         return self.surface.version(name, row.number).location == row.location
 
-    def _tags_of_manifest(self, name: str, row: Row) -> Mapping[str, str]:
-        """What the version says of itself; nothing where it has no manifest that can be read."""
-        found = read_manifest(lambda: self.surface.storage(name, row, write=False)) if row.mark else None
-        return found.tags if found else {}
+    def _version(self, name: str, row: Row) -> Version:
+        mark = row.mark
+        known = {SHAPE: mark.shape, FINGERPRINT: mark.fingerprint or ""} if mark and row.tags is None else {}
+        page = self.surface.page(name, row.number)
+        return Version(row.number, row.run_id, {**known, **(row.tags or {})}, row.location, page)
 
     def _versions(self, name: str, *, fresh: bool = False) -> list[Row]:
         """In numeric order; asked once, unless what is fresh is wanted."""
@@ -254,6 +258,12 @@ class UnityRegistry:
             )
 
 
+def tags_of_manifest(surface: Surface, name: str, row: Row) -> Mapping[str, str]:
+    """What the version says of itself; nothing where it has no manifest that can be read."""
+    found = read_manifest(lambda: surface.storage(name, row, write=False)) if row.mark else None
+    return found.tags if found else {}
+
+
 @contextmanager
 def _still_pending(name: str, row: Row) -> Iterator[None]:
     """Whatever stops the sending, its error says what was left where."""
@@ -268,12 +278,6 @@ def _still_pending(name: str, row: Row) -> Iterator[None]:
 
 def _has(mark: Mark, tag: str, value: str) -> bool:
     return value == {FINGERPRINT: mark.fingerprint, SHAPE: mark.shape}[tag]
-
-
-def _version(row: Row) -> Version:
-    mark = row.mark
-    known = {SHAPE: mark.shape, FINGERPRINT: mark.fingerprint or ""} if mark and row.tags is None else {}
-    return Version(row.number, row.run_id, {**known, **(row.tags or {})}, row.location)
 
 
 def _small(folder: Path, file: Path) -> Sending:

@@ -43,6 +43,9 @@ class DatabricksSurface:
         self.words = f"Unity Catalog of {self._rest.base}"
         self._by_files: bool | None = None
 
+    def page(self, name: str, number: str) -> str | None:
+        return f"{self._rest.base}/explore/data/models/{name.replace('.', '/')}/version/{number}"
+
     def look(self, name: str) -> Place:
         catalog, schema, _ = name.split(".")
         missing: list[tuple[str, str, str]] = []

@@ -36,6 +36,9 @@ class OssSurface:
         self._rest = Rest(base, _authorization)
         self._open = open_storage
 
+    def page(self, name: str, number: str) -> str | None:
+        return None
+
     def look(self, name: str) -> Place:
         catalog, schema, _ = name.split(".")
         found = self._found(f"/catalogs/{catalog}")

@@ -5,13 +5,12 @@ Everything is read, in bounded memory; nothing is changed.  What is not recorded
 
 from __future__ import annotations
 
-import html
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from catalogger.errors import NothingRecorded, human
-from catalogger.lines import as_text
+from catalogger.lines import as_block, as_text
 from catalogger.loggers.keeper import Reader
 from catalogger.loggers.keepers import is_ours, kept_at, referred
 from catalogger.loggers.manifest import MANIFEST, Manifest, Recorded, read_manifest
@@ -69,7 +68,7 @@ class Verified:
         return as_text([*rows, (verdict, f"{self.name} version {self.version}: {counts}")])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return as_block(str(self))
 
 
 def verify(

@@ -32,7 +32,6 @@ from catalogger.loggers.manifest import manifest
 from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.package import point_at, pointer, restore
-from catalogger.loggers.page import page_of
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
 from catalogger.loggers.proof import Proof, findings_kept
@@ -448,7 +447,7 @@ class Work:
             store_is_default=request.stores.is_default,
             plan=plan,
             proof=self._proof,
-            page=page_of(request.stores, request.name, version.number) if version else None,
+            page=version.page if version else None,
             notes=self._notes
             + (
                 ("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)

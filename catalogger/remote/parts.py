@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 
 from catalogger.errors import CataloggerError, DiskError
-from catalogger.files.digests import BLOCK
+from catalogger.files.digests import BLOCK, identity
 from catalogger.files.rate import pace
 
 PART = 1 << 24  # bytes
@@ -60,8 +60,7 @@ class Source:
 
     def _looked_at(self) -> tuple[int, int, int]:
         with self.readable():
-            stat = self.path.stat()
-        return stat.st_size, stat.st_mtime_ns, stat.st_ino
+            return identity(self.path.stat())
 
     def opened(self) -> FileIO:
         with self.readable():

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from catalogger.errors import DeploymentPending, UsageError
 from catalogger.remote.rest import Rest
 from catalogger.serving.inventory import documents
 from catalogger.serving.smoke import Smoke, prove
 from catalogger.serving.waiting import state_of
-from catalogger.serving.workspace import endpoint_path, found
+from catalogger.serving.workspace import endpoint_path, endpoint_url, found
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ def _asked(rest: Rest, document: Mapping[str, Any], model: str, version: str) ->
     name, share, state = str(document["name"]), _share(document, model, version), state_of(document)
     coming = share is not None or _names(document.get("pending_config"), model, version)
     if coming and (share is None or state.ready != "READY"):
-        url = f"{rest.base}/ml/endpoints/{quote(name, safe='')}"
-        raise DeploymentPending(f'The endpoint "{name}" is not ready: {state}.', url, "Run it again when it is.")
+        pending = f'The endpoint "{name}" is not ready: {state}.'
+        raise DeploymentPending(pending, endpoint_url(rest.base, name), "Run it again when it is.")
     if share is None:
         entities = (document.get("config") or {}).get("served_entities") or ()
         held = ", ".join(f"{one.get('entity_name')}/{one.get('entity_version')}" for one in entities)

@@ -90,7 +90,7 @@ def deploy(
     progress.say(str(said))
     name = endpoint or asked.endpoint_name(entity.name)
     progress.say(f"Billed by the hour: {size}")
-    url = endpoint_url(workspace, name)
+    url = endpoint_url(str(workspace.config.host), name)
     if check_only:
         return Deployment("checked", name, url, said, size, "nothing was created", seconds=time.monotonic() - began)
     if size.chunks > MANY and not consent(size):

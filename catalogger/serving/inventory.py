@@ -153,7 +153,7 @@ def _running(
     name = str(document["name"])
     return RunningEndpoint(
         name=name,
-        url=endpoint_url(workspace, name),
+        url=endpoint_url(str(workspace.config.host), name),
         state="ready" if state.is_ready else str(state).partition(":")[0],
         task=document.get("task"),
         creator=document.get("creator"),

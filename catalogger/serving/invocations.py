@@ -40,7 +40,7 @@ class Invocations:
     """Sends queries to the endpoint of this name; `timeout` is in seconds."""
 
     def __init__(self, workspace: WorkspaceClient, name: str, timeout: float) -> None:
-        self.name, self.url = name, endpoint_url(workspace, name)
+        self.name, self.url = name, endpoint_url(str(workspace.config.host), name)
         self._management = rest_of(workspace)
         self._rest = workspace_rest(workspace.config, (_CONNECT, timeout + _ON_THE_WAY))
         self._timeout = timeout

@@ -25,9 +25,9 @@ def endpoint_path(name: str) -> str:
     return f"{ENDPOINTS}/{quote(name, safe='')}"
 
 
-def endpoint_url(workspace: WorkspaceClient, name: str) -> str:
+def endpoint_url(host: str, name: str) -> str:
     """Its page, for people."""
-    return f"{str(workspace.config.host).rstrip('/')}/ml/endpoints/{quote(name, safe='')}"
+    return f"{host.rstrip('/')}/ml/endpoints/{quote(name, safe='')}"
 
 
 def found(rest: Rest, path: str) -> dict[str, Any] | None:

@@ -82,15 +82,6 @@ def folder(tmp_path: Path) -> Path:
     return _saved(tmp_path / "model", ModelSignature(_columns(), _columns()))
 
 
-@pytest.fixture(autouse=True)
-def _mlflow_forgets() -> Iterator[None]:
-    yield
-    while mlflow.active_run():
-        mlflow.end_run()
-    mlflow.set_tracking_uri("")
-    mlflow.set_registry_uri("")
-
-
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _mlflow_forgets(tracking: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _tracked(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(tracking)
-    yield
-    mlflow.set_tracking_uri("")
-    mlflow.set_registry_uri("")
 
 
 @pytest.fixture

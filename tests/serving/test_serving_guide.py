@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from cli.command import run
+from cli.guide import options_of, require_known
 
 import catalogger
 from catalogger.cli.main import cli
@@ -18,23 +19,15 @@ SHOWN = re.findall(r"^\$ log-model (.+)$", PAGE, re.MULTILINE)
 CALCULATED = re.findall(r"^\$ log-model (size (?!main\.).*)\n((?:.+\n)+?)(?=```|\$ )", PAGE, re.MULTILINE)
 
 
-def _options(command: click.Command) -> set[str]:
-    return {name for parameter in command.params for name in parameter.opts}
-
-
 @pytest.mark.parametrize("shown", SHOWN)
 def test_every_command_is_one_and_takes_its_options(shown: str) -> None:
-    words = shlex.split(shown)
-    context = click.Context(cli)
-    verb = None if words[0].startswith("-") else cli.get_command(context, words[0])
-    assert verb or words[0] == "--recipe", "the main job"
-    assert {word for word in words if word.startswith("-")} <= _options(verb or cli)
+    require_known(shown)
 
 
 @pytest.mark.parametrize("named", sorted(set(re.findall(r"`(--[\w-]+)", PAGE))))
 def test_every_option_in_the_text_is_one_of_a_verb(named: str) -> None:
     verbs = [cli.get_command(click.Context(cli), name) for name in cli.list_commands(click.Context(cli))]
-    assert any(verb and named in _options(verb) for verb in verbs)
+    assert any(verb and named in options_of(verb) for verb in verbs)
 
 
 @pytest.mark.parametrize(("asked", "told"), CALCULATED)

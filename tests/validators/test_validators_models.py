@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,6 @@ Maker = Callable[[str], Path]
 FLAVOR = ("flavors", "transformers")
 PYFUNC = ("flavors", "python_function")
 EXAMPLE, SERVING = "input_example.json", "serving_input_example.json"
-
-
-@pytest.fixture(autouse=True)
-def _mlflow_forgets() -> Iterator[None]:
-    yield
-    if mlflow := sys.modules.get("mlflow"):
-        mlflow.set_tracking_uri("")
-        mlflow.set_registry_uri("")
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from catalogger.checkpoints.changing.stored import Stored, stored_in
 from catalogger.checkpoints.facts import File
 from catalogger.checkpoints.headers import read_shard
 from catalogger.checkpoints.selection import TOKENIZER
+from catalogger.checkpoints.source import hub_reference
 from catalogger.errors import AdapterRefused, SourceInvalid
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
-_REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[^\s@]+))?")
 _HARMLESS = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
     "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
@@ -88,13 +88,13 @@ def open_adapter(asked: str) -> Adapter:
     path = Path(asked).expanduser()
     if path.is_dir():
         return _opened(path.absolute(), str(path.absolute()), None)
-    found = _REPO.fullmatch(asked)
-    if found is None or asked.startswith((".", "/", "~")):
+    hub = hub_reference(asked)
+    if hub is None:
         raise SourceInvalid(asked, "is neither a folder nor ORG/REPO", "Give the folder or repository of an adapter.")
     from catalogger.checkpoints.hub import fetch_some
 
-    commit, folder = fetch_some(found["repo"], found["revision"], (CONFIG, WEIGHTS, *TOKENIZER))
-    return _opened(folder, found["repo"], commit)
+    commit, folder = fetch_some(*hub, (CONFIG, WEIGHTS, *TOKENIZER))
+    return _opened(folder, hub[0], commit)
 
 
 def _opened(folder: Path, location: str, revision: str | None) -> Adapter:

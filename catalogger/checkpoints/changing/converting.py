@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from catalogger.checkpoints.hub import fetch
 from catalogger.checkpoints.source import open_source
 from catalogger.errors import AdapterRefused, CheckpointError, SourceInvalid, UsageError, human
 from catalogger.files.digests import DigestMemory
+from catalogger.files.sizes import BINARY, DECIMAL, bytes_of
 from catalogger.lines import as_text
 from catalogger.progress import Progress, Silent
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _CODES = {"bfloat16": "BF16"}
 
 
@@ -237,8 +236,8 @@ def _target(to: str | Path) -> Path:
 def _size(asked: int | str | None) -> int | None:
     if asked is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(asked).strip())
-    if not found or found[2].upper() not in _UNITS or (size := int(float(found[1]) * _UNITS[found[2].upper()])) < 1:
+    size = int(bytes_of(str(asked).strip(), {**DECIMAL, **BINARY}) or 0)
+    if size < 1:
         raise UsageError(f'"{asked}" is no size of a shard.', "Write it as 1GB or 500MB.")
     return size
 

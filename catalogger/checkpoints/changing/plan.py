@@ -11,8 +11,8 @@ from pathlib import Path
 
 from catalogger.checkpoints.changing.floats import FLOATS
 from catalogger.checkpoints.changing.outputs import Output
-from catalogger.checkpoints.changing.stored import identity
 from catalogger.checkpoints.facts import INDEX
+from catalogger.files.digests import identity
 
 LARGEST_SHARD = 5_000_000_000
 """Bytes that storage takes in one piece; a larger shard is cut without being asked."""
@@ -67,7 +67,7 @@ class Plan:
         """Equal for the same changes of the same input files."""
         seen = hashlib.sha256(_FORM.encode())
         for file in self.inputs:
-            seen.update(repr((str(file), identity(file))).encode())
+            seen.update(repr((str(file), identity(file.stat()))).encode())
         for shard in self.shards:
             seen.update(repr((shard.path, shard.outputs)).encode())
         for path, content in sorted(self.small.items()):

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from catalogger.checkpoints.facts import Shard
 from catalogger.errors import CheckpointError
+from catalogger.files.digests import identity
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,11 @@ def stored_in(root: Path, shard: Shard) -> list[Stored]:
     return [Stored(path, t.name, t.dtype, t.shape, behind + t.start, behind + t.end) for t in shard.tensors]
 
 
-def identity(file: Path) -> tuple[int, int, int]:
-    """Size, time of change and inode: another file, or an edited one, has another."""
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
 class Reader:
     """Reads ranges of files that must stay as they were when it began."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._were = {file: identity(file) for file in files}
+        self._were = {file: identity(file.stat()) for file in files}
         self._open: dict[Path, int] = {}
         self._opening = threading.Lock()
         self._closing = ExitStack()
@@ -77,7 +72,7 @@ class Reader:
         """Raises CheckpointError where a file is no longer the one that was planned with."""
         for file, was in self._were.items():
             try:
-                same = identity(file) == was
+                same = identity(file.stat()) == was
             except OSError:
                 same = False
             if not same:

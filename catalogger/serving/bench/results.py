@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import importlib.util
 import io
 import json
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogger.errors import UsageError
+from catalogger.lines import as_block
 from catalogger.serving.bench.figures import ClientLoad, Quantiles, Step
 from catalogger.serving.bench.warming import WarmUp
 
@@ -100,7 +100,7 @@ class LoadTest:
         from catalogger.serving.bench.picture import as_image
 
         drawn = importlib.util.find_spec("matplotlib") and self.best
-        return (as_image(self) if drawn else "") + f"<pre>{html.escape(self.text())}</pre>"
+        return (as_image(self) if drawn else "") + as_block(self.text())
 
     def _times(self, step: Step) -> list[str]:
         cells = [seconds_of(step.latency, name) for name in ("p50", "p95", "p99")]

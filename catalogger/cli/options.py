@@ -1,0 +1,50 @@
+"""Options that many verbs have, and values that are written in the same way for several of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import click
+
+from catalogger.errors import UsageError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+OUTPUT: Decorator = click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the result on stdout."
+)
+DEBUG: Decorator = click.option("--debug", is_flag=True, help="Show tracebacks and MLflow's own messages.")
+PROFILE: Decorator = click.option("--profile", metavar="NAME", help="Profile of the Databricks configuration.")
+TRACKING: Decorator = click.option(
+    "--tracking-uri", metavar="U", help="MLflow tracking store.  [default: MLFLOW_TRACKING_URI, else ./mlflow.db]"
+)
+REGISTRY: Decorator = click.option(
+    "--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI, else the tracking store]"
+)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(units: str, examples: str) -> Callable[[click.Context, click.Parameter, str], float]:
+    """What reads a time: a number of seconds, or one with any of these units behind it."""
+    form = re.compile(rf"(\d+(?:\.\d+)?)([{units}]?)")
+
+    def read(_: click.Context, __: click.Parameter, value: str) -> float:
+        said = form.fullmatch(value)
+        if said is None:
+            raise click.BadParameter(f'"{value}" is no time. Write it as {examples}.')
+        return float(said[1]) * _SECONDS[said[2]]
+
+    return read
+
+
+def pairs(said: Iterable[str], what: str, option: str) -> Mapping[str, str]:
+    """Values by key of `KEY=VALUE`.  Raises UsageError for one without a value."""
+    found: dict[str, str] = {}
+    for one in said:
+        key, equals, value = one.partition("=")
+        if not equals or not key:
+            raise UsageError(f'{what} "{one}" has no value.', f"Write {option} KEY=VALUE.")
+        found[key] = value
+    return found
