@@ -27,7 +27,7 @@ from catalogger.checkpoints import File, open_source
 from catalogger.errors import CheckFailed, CheckpointError, NotEnoughRoom, SourceInvalid
 from catalogger.loggers.mlmodel import flavor, requirements, wanted_version
 from catalogger.recipes import load_recipe
-from catalogger.validators import Environment, Existing, Facts, Report, Target, run_rules
+from catalogger.validators import Environment, Existing, Facts, Report, Target, environment, run_rules
 
 PAGE = Path(__file__).parents[1] / "docs" / "failure-reports.md"
 
@@ -197,9 +197,9 @@ def test_row_34_gte_asks_for_a_transformers_that_its_code_knows(tmp_path: Path) 
     assert named.recipe.transformers == "<5"
     bert = checkpoints.bert(tmp_path / "bert", pooling="cls")
     opened = open_source(str(bert))
-    lines = requirements(named.recipe, opened)
+    lines = requirements(named.recipe, opened, environment())
     assert [line for line in lines if line.startswith("transformers==4.")]
-    fields = flavor(named, opened, "3.17.2", wanted_version("transformers", named.recipe.transformers))
+    fields = flavor(named, opened, "3.17.2", wanted_version("transformers", environment(), named.recipe.transformers))
     assert f"transformers=={fields['transformers_version']}" in lines
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from catalogger.cli.options import DEBUG, OUTPUT, REGISTRY, TRACKING
+from catalogger.cli.options import DEBUG, FOR, OUTPUT, REGISTRY, TRACKING
 from catalogger.cli.output import fail, interrupted
 
 _VERBS = {
@@ -66,6 +66,7 @@ class _Verbs(click.Group):
     metavar="K=V",
     help="Change a value of the recipe, as in metadata.model_type=bge-large.",
 )
+@FOR
 @TRACKING
 @REGISTRY
 @click.option(

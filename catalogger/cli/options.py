@@ -23,6 +23,12 @@ TRACKING: Decorator = click.option(
 REGISTRY: Decorator = click.option(
     "--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI, else the tracking store]"
 )
+FOR: Decorator = click.option(
+    "--for",
+    "written_for",
+    metavar="ENVIRONMENT",
+    help="Write what another MLflow would: mlflow==2.12.2, or dbr-15.4-ml.  [default: the MLflow installed here]",
+)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

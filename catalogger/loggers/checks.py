@@ -24,6 +24,7 @@ from catalogger.loggers.work import work_on
 from catalogger.progress import Progress, Silent
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Report, Target, check_name, default_name, environment, run_rules
+from catalogger.validators.runtimes import environment_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def check(
     allow_pickle: bool = False,
     ignore: Sequence[str] = (),
     region: str | None = None,
+    written_for: str | None = None,
     prove: bool = False,
     progress: Progress | None = None,
 ) -> Checked:
@@ -81,14 +83,16 @@ def check(
     asked = str(source) if source is not None else named.published()
     wanted = name if name is not None else default_name(Path(recipe).stem)
     told.say(f"Reading {asked}")
+    here, target = environment(), environment_of(written_for) if written_for else None
     facts = Facts(
-        environment(),
+        target or here,
         open_source(asked, allow_pickle=allow_pickle),
         named.recipe,
         target=_target(wanted, tracking_uri, registry_uri),
         remote_code_consent=trust_remote_code,
         pickle_allowed=allow_pickle,
         region=region,
+        here=here,
     )
     report = run_rules(facts, ignore)
     if not prove or report.failed():
@@ -102,6 +106,7 @@ def check(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
         prove=True,
+        target=target,
     )
     with _findings_told(report, told):
         return Checked(asked, report, work_on(request, facts, report).prove())

@@ -20,16 +20,14 @@ from catalogger.files.temporary import temporary
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.registries import Upload, look
-from catalogger.loggers.request import LATER, Request, Tracking
+from catalogger.loggers.request import LATER, Request, Tracking, require_supported
 from catalogger.loggers.stores import Stores, choose_stores, require_reachable
 from catalogger.loggers.unity_databricks import fits_unity_catalog
 from catalogger.loggers.work import work_on
 from catalogger.progress import Progress, Silent
 from catalogger.recipes import load_recipe
 from catalogger.validators import Facts, Target, check_alias, check_name, default_name, environment, run_rules
-
-_FIRST = ("EN001", "EN002")
-"""Rules that need nothing but what is installed, and so speak before anything is read."""
+from catalogger.validators.runtimes import environment_of
 
 
 def log_model(
@@ -52,6 +50,7 @@ def log_model(
     prove: bool = False,
     upload: Upload = "auto",
     tracking: Tracking = "auto",
+    written_for: str | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -66,14 +65,16 @@ def log_model(
     upload: how files get to Databricks: `storage` by credentials for the cloud's storage, `files` by the Files API,
         `auto` as MLflow chooses.
     tracking: `full` also logs the weights where the registry takes files of its own, and a note of them would do.
+    written_for: write what another MLflow would have written: `mlflow==2.12.2`, with further versions behind commas, or
+        the name of a runtime, `dbr-15.4-ml`.
     prove: load the model in another process and ask it something before anything is logged; needs torch.
 
     Raises the classes of `catalogger.errors`; before CheckFailed and every UsageError nothing was changed.
     """
     began = time.monotonic()
-    stores = choose_stores(tracking_uri, registry_uri)
+    stores, named = choose_stores(tracking_uri, registry_uri), load_recipe(recipe, overrides)
     request = Request(
-        recipe=load_recipe(recipe, overrides),
+        recipe=named,
         name=check_name(name if name is not None else default_name(Path(recipe).stem)),
         name_was_derived=name is None,
         aliases=tuple(dict.fromkeys(check_alias(a) for a in aliases)),
@@ -88,8 +89,9 @@ def log_model(
         prove=prove,
         upload=upload,
         tracking=tracking,
+        target=environment_of(written_for) if written_for else None,
     )
-    run_rules(Facts(environment(), recipe=request.recipe.recipe), request.ignore, only=_FIRST).raise_on_error()
+    require_supported(request)
     with _opened(request, source, model, tokenizer) as checkpoint:
         outcome = _checked(request, checkpoint, dry_run=dry_run)
     return replace(outcome, seconds=time.monotonic() - began)
@@ -113,8 +115,9 @@ def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: 
 def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outcome:
     """Preflight, then the plan or the deed."""
     require_reachable(request.stores)
+    here = environment()
     facts = Facts(
-        environment(),
+        request.target or here,
         checkpoint,
         request.recipe.recipe,
         target=Target(
@@ -124,6 +127,7 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
         ),
         remote_code_consent=request.trust_remote_code,
         pickle_allowed=request.allow_pickle,
+        here=here,
     )
     report = run_rules(facts, request.ignore, skip=LATER)
     request.progress.say(str(report))

@@ -38,9 +38,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """All files of the logged model but those that MLflow's version decides (MLmodel, requirements, environment)."""
+    """All files of the logged model but those that MLflow's version decides (MLmodel, requirements, environment).
+
+    `written_for` is the environment that was asked for, where it is not the one at hand: it makes another model.
+    """
 
     items: tuple[Item, ...]
+    written_for: str | None = None
 
     @property
     def weights(self) -> tuple[Item, ...]:
@@ -56,7 +60,8 @@ class Layout:
 
     def with_digests(self, digests: Mapping[str, str]) -> Layout:
         """The layout with the weight files' digests, by their path in the checkpoint."""
-        return Layout(tuple(replace(i, sha256=digests.get(i.weights or "", i.sha256)) for i in self.items))
+        items = tuple(replace(i, sha256=digests.get(i.weights or "", i.sha256)) for i in self.items)
+        return replace(self, items=items)
 
 
 def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
@@ -76,12 +81,12 @@ def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
 def fingerprint(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str | None:
     """One digest over the recipe's effect and every file's digest; None while a digest is unknown.
 
-    What the environment alone decides (MLflow's, Transformers' and Python's version) is left out, and so is the place
-    that the files came from: neither an upgrade of the machine nor a move is a new model.
+    What the environment at hand alone decides (MLflow's, Transformers' and Python's version) is left out, and so is the
+    place that the files came from: neither an upgrade of the machine nor a move is a new model.
     """
     if any(i.sha256 is None for i in staged.items):
         return None
-    return _digest(recipe, flavor, ((i.path, i.sha256) for i in staged.items))
+    return digest_of(effect(recipe, flavor, staged.written_for), ((i.path, i.sha256) for i in staged.items))
 
 
 def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str:
@@ -91,12 +96,13 @@ def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> s
     Different shapes mean different fingerprints; equal ones may still differ.
     """
     files = ((i.path, f"{i.size}:{i.header}" if i.weights else i.sha256) for i in staged.items)
-    return _digest(recipe, flavor, files)
+    return digest_of(effect(recipe, flavor, staged.written_for), files)
 
 
-def effect(recipe: Recipe, flavor: Mapping[str, Any]) -> Mapping[str, Any]:
+def effect(recipe: Recipe, flavor: Mapping[str, Any], written_for: str | None) -> Mapping[str, Any]:
     """What the recipe adds to the digests: all of it that changes what is logged."""
-    return {
+    asked = {"for": written_for} if written_for else {}
+    return asked | {
         "task": recipe.task,
         "metadata": recipe.metadata,
         "requirements": recipe.requirements,
@@ -149,7 +155,3 @@ def _licences(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Iterab
     if recipe.licence and recipe.licence.url:
         lines.append(f"Text: {recipe.licence.url}")
     return [_text("LICENSE.txt", ("\n".join(lines) + "\n").encode())]
-
-
-def _digest(recipe: Recipe, flavor: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
-    return digest_of(effect(recipe, flavor), files)

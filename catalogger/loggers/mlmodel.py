@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.logged import MLMODEL
 from catalogger.recipes import NamedRecipe, Recipe
-from catalogger.validators.facts import installed
-from catalogger.validators.mlflow_versions import has, names_framework, older, tokenizer_type
+from catalogger.validators.facts import Environment, installed
+from catalogger.validators.mlflow_versions import has, names_framework, tokenizer_type
 from catalogger.validators.mlflow_versions import within as is_within
 from catalogger.validators.model_rules import PIPELINES
+from catalogger.validators.runtimes import pinned
 
 if TYPE_CHECKING:
     from mlflow.models import Model
     from mlflow.models.signature import ModelSignature
 
-PINS = {"transformers": "4.57.6", "torch": "2.9.1", "accelerate": "1.12.0"}
-"""Asked for where the package is not installed here: the generation that provisioned throughput reads."""
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "llm/v1/chat": {"messages": [{"role": "user", "content": "What is Unity Catalog?"}], "max_tokens": 32},
     "llm/v1/completions": {"prompt": "Unity Catalog is", "max_tokens": 32},
@@ -39,19 +37,14 @@ _EXAMPLE = "input_example.json"
 _SERVED_EXAMPLES = {"serving_payload": "serving_input_payload.json", "serving_example": "serving_input_example.json"}
 
 
-def wanted_version(package: str, within: str | None = None) -> str:
-    """The version that the logged model asks for: the installed one if it is `within` the recipe's range, else
-    catalogger's pin within what this MLflow declares.
+def wanted_version(package: Literal["transformers", "torch", "accelerate"], at: Environment, within: str | None) -> str:
+    """The version that the logged model asks for: that of the environment if it is `within` the recipe's range, else
+    catalogger's pin within what the MLflow declares.
     """
-    version = installed(package)
+    version: str | None = getattr(at, package)
     if version and is_within(version, within):
         return version.partition("+")[0]
-    if package != "transformers":
-        return PINS[package]
-    from mlflow.ml_package_versions import _ML_PACKAGE_VERSIONS
-
-    most = str(_ML_PACKAGE_VERSIONS["transformers"]["models"]["maximum"])
-    return older(PINS[package], most)
+    return pinned(package, at.mlflow)
 
 
 def base_model(recipe: NamedRecipe, checkpoint: Checkpoint) -> str:
@@ -95,12 +88,12 @@ def flavor(recipe: NamedRecipe, checkpoint: Checkpoint, mlflow: str, transformer
     return fields
 
 
-def requirements(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
+def requirements(recipe: Recipe, checkpoint: Checkpoint, at: Environment) -> list[str]:
     """Pinned pip requirements, of the environment and the recipe, whose own go first; nothing is found out by running
     the model.
     """
-    pins = {"transformers": wanted_version("transformers", recipe.transformers)}
-    pins |= {package: wanted_version(package) for package in ("torch", "accelerate")}
+    pins = {"transformers": wanted_version("transformers", at, recipe.transformers)}
+    pins |= {"torch": wanted_version("torch", at, None), "accelerate": wanted_version("accelerate", at, None)}
     if "tokenizer.json" not in checkpoint.small:
         pins |= {p: v for p in ("sentencepiece", "protobuf") if (v := installed(p))}
     pins |= {name: version for name, _, version in (line.partition("==") for line in recipe.requirements)}
@@ -123,15 +116,15 @@ def signature(task: str, mlflow: str) -> ModelSignature:
     return ModelSignature(getattr(llm, f"{name}_MODEL_INPUT_SCHEMA"), getattr(llm, f"{name}_MODEL_OUTPUT_SCHEMA"))
 
 
-def fill(model: Model, recipe: Recipe, fields: Mapping[str, Any], mlflow: str) -> None:
-    """Complete MLflow's Model object: metadata, signature, both flavors."""
+def fill(model: Model, recipe: Recipe, fields: Mapping[str, Any], mlflow: str, python: str) -> None:
+    """Complete MLflow's Model object: metadata, the signature of the `mlflow` at hand, both flavors."""
     model.metadata = {**(model.metadata or {}), **recipe.metadata, "task": recipe.task}
     model.signature = signature(recipe.task, mlflow)
     model.add_flavor("transformers", **fields)
     model.add_flavor(
         "python_function",
         loader_module="mlflow.transformers",
-        python_version=platform.python_version(),
+        python_version=python,
         env={"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
     )
 
@@ -154,30 +147,36 @@ def write_example(model: Model, task: str, folder: Path, mlflow: str) -> None:
     model.saved_input_example_info = info
 
 
-def write_environment(folder: Path, wanted: list[str]) -> None:
+def write_environment(folder: Path, wanted: list[str], at: Environment) -> None:
     """`conda.yaml`, `requirements.txt` and `python_env.yaml`, as MLflow's own flavors write them.
 
     Not by its `_process_pip_requirements`: that looks through every installed distribution, to warn of differences.
     """
     from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
-    from mlflow.version import VERSION
 
-    lines = [f"mlflow=={VERSION}", *wanted]
+    lines = [f"mlflow=={at.mlflow}", *wanted]
     conda = _mlflow_conda_env(additional_pip_deps=lines, install_mlflow=False)
+    conda["dependencies"][0] = f"python={at.python}"
     (folder / "conda.yaml").write_text(yaml.safe_dump(conda, default_flow_style=False))
     (folder / "requirements.txt").write_text("\n".join(lines))
-    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+    python = _PythonEnv.current()
+    python.python = at.python
+    python.to_yaml(str(folder / "python_env.yaml"))
 
 
-def write_metadata(folder: Path, mlflow: str) -> None:
+def write_metadata(folder: Path, at: Environment) -> None:
     """`metadata/`, which MLflow's logging adds to what a flavor writes, for models that Unity Catalogs share.
 
     Later MLflows do so in a Databricks Runtime only.
     """
-    if not (has("metadata_copies", mlflow) or "DATABRICKS_RUNTIME_VERSION" in os.environ):
+    in_runtime = at.asked.startswith("dbr-") if at.asked else "DATABRICKS_RUNTIME_VERSION" in os.environ
+    if not (has("metadata_copies", at.mlflow) or in_runtime):
         return
+    names = [MLMODEL, "conda.yaml", "requirements.txt", "python_env.yaml"]
+    if has("metadata_holds_all", at.mlflow):
+        names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     (folder / "metadata").mkdir(exist_ok=True)
-    for name in (MLMODEL, "conda.yaml", "requirements.txt", "python_env.yaml"):
+    for name in names:
         shutil.copyfile(folder / name, folder / "metadata" / name)
 
 

@@ -36,6 +36,7 @@ def version_tags(
     shape: str,
     ignored: Iterable[str],
     given: Mapping[str, str],
+    written_for: str | None = None,
 ) -> dict[str, str]:
     """Every tag of the version; what the user gave comes last and may not take one of ours (its prefix is
     `catalogger.`).
@@ -45,10 +46,11 @@ def version_tags(
     known = {
         FINGERPRINT: fingerprint,
         SHAPE: shape,
-        REQUEST: request_digest(recipe.recipe, origin.location, str(origin.revision)) if pinned else None,
+        REQUEST: request_digest(recipe.recipe, origin.location, str(origin.revision), written_for) if pinned else None,
         "catalogger.version": metadata.version("catalogger"),
         RECIPE: recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
+        "catalogger.written_for": written_for,
         TASK: recipe.recipe.task,
         SOURCE: origin.asked if origin.kind != "hub" else origin.location,
         SOURCE_KIND: origin.kind,
@@ -71,9 +73,11 @@ def ignored_of(codes: Iterable[str]) -> str | None:
     return ",".join(sorted(codes)) or None
 
 
-def request_digest(recipe: Recipe, repo: str, commit: str) -> str:
+def request_digest(recipe: Recipe, repo: str, commit: str, written_for: str | None = None) -> str:
     """A digest over all that decides what is logged of a commit, but for code that is borrowed elsewhere."""
     asked = {"logged_as": _LOGGED_AS, "recipe": recipe.model_dump(), "repo": repo, "commit": commit}
+    if written_for:
+        asked["for"] = written_for
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,13 +20,14 @@ from catalogger.checkpoints.logged import MLMODEL
 from catalogger.files.digests import DigestMemory, Tick
 from catalogger.files.place import Placed, Weights
 from catalogger.files.workers import Workers
-from catalogger.loggers import mlmodel
+from catalogger.loggers import elsewhere, mlmodel
 from catalogger.loggers.layout import Item, Layout, source_path
 from catalogger.loggers.manifest import write_manifest
 from catalogger.loggers.outcome import Moved
 from catalogger.loggers.placing import Placing
 from catalogger.loggers.stores import local_folder
 from catalogger.recipes import NamedRecipe
+from catalogger.validators.facts import Environment
 from catalogger.validators.mlflow_versions import has
 
 if TYPE_CHECKING:
@@ -54,14 +55,16 @@ class Job:
     """What the flavor below needs to write one model.  `lint` raises where what was written is not right; `ahead` has
     begun to place the weights already; `package` gets the small files for a registry that takes files itself, to which
     `points_to` leads where the weights are not logged too; `manifest` makes what a model with weights says of
-    itself, of their digests.
+    itself, of their digests.  `mlflow` is the one at hand, `target` what the model is written for: mostly the same.
     """
 
+    name: str
     recipe: NamedRecipe
     checkpoint: Checkpoint
     layout: Layout
     fields: Mapping[str, Any]
     mlflow: str
+    target: Environment
     weights: Weights
     memory: DigestMemory
     workers: Workers
@@ -77,7 +80,7 @@ class Job:
         return Placing(items, self.checkpoint, folder, self.weights, self.memory, self.workers)
 
 
-def log(job: Job, name: str, seal: Callable[[Mapping[str, str], str, str], Mapping[str, str]]) -> Logged:
+def log(job: Job, seal: Callable[[Mapping[str, str], str, str], Mapping[str, str]]) -> Logged:
     """Write the model through MLflow into the active run, or into one of its own.
 
     `seal` makes the run's tags of the digests, when all is in place.  What was begun and not finished is taken away
@@ -87,10 +90,10 @@ def log(job: Job, name: str, seal: Callable[[Mapping[str, str], str, str], Mappi
     from mlflow.models import Model
 
     flavor = _Flavor(job)
-    named: dict[str, Any] = {"artifact_path": name}
+    named: dict[str, Any] = {"artifact_path": job.name}
     if has("logged_models", job.mlflow):
-        named = {"artifact_path": None, "name": name}
-    with _run(name) as run:
+        named = {"artifact_path": None, "name": job.name}
+    with _run(job.name) as run:
         try:
             info = Model.log(flavor=flavor, validate_serving_input=False, **named)
         except BaseException:
@@ -116,23 +119,31 @@ def preview(job: Job) -> str:
     from mlflow.models import Model
 
     model = Model()
-    mlmodel.fill(model, job.recipe.recipe, job.fields, job.mlflow)
-    return str(model.to_yaml())
+    mlmodel.fill(model, job.recipe.recipe, job.fields, job.mlflow, job.target.python)
+    return _text(job, model)
 
 
 def write_small_files(job: Job, model: Model, folder: Path) -> None:
     """Everything of the model but its weights, into a folder that is made."""
     folder.mkdir(parents=True)
-    mlmodel.fill(model, job.recipe.recipe, job.fields, job.mlflow)
+    mlmodel.fill(model, job.recipe.recipe, job.fields, job.mlflow, job.target.python)
     for item in job.layout.items:
         if item.content is not None:
             target = folder / item.path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(item.content)
-    mlmodel.write_example(model, job.recipe.recipe.task, folder, job.mlflow)
+    mlmodel.write_example(model, job.recipe.recipe.task, folder, job.target.mlflow)
     model.model_size_bytes = _bytes_below(folder) + job.layout.weight_bytes
-    model.save(str(folder / MLMODEL))
-    mlmodel.write_environment(folder, mlmodel.requirements(job.recipe.recipe, job.checkpoint))
+    (folder / MLMODEL).write_text(_text(job, model))
+    wanted = mlmodel.requirements(job.recipe.recipe, job.checkpoint, job.target)
+    mlmodel.write_environment(folder, wanted, job.target)
+
+
+def _text(job: Job, model: Model) -> str:
+    """The text of MLmodel."""
+    if job.target.asked:
+        return elsewhere.text(model, job.recipe.recipe.task, job.name, job.target)
+    return str(model.to_yaml())
 
 
 def link_weights(job: Job, folder: Path) -> None:
@@ -147,10 +158,10 @@ class _Flavor:
     """The `flavor` of one `Model.log` call."""
 
     __name__ = "catalogger"
-    model_data_artifact_paths = ("model", "components", POINTER)
-    """MLflow 2.11.5 copies every other file of the model to `metadata/`, and only of a flavor that says this."""
 
     def __init__(self, job: Job) -> None:
+        if not job.target.asked:  # 2.11.5 copies every other file to `metadata/`, and only of a flavor that says this
+            self.model_data_artifact_paths = ("model", "components", POINTER)
         self._job = job
         self._made: Path | None = None
         self._model_id: str | None = None
@@ -167,7 +178,7 @@ class _Flavor:
         job.lint(open_logged(folder, weights=job.checkpoint, location=self.location))
         if job.package:
             shutil.copytree(folder, job.package, dirs_exist_ok=True)
-            mlmodel.write_metadata(job.package, job.mlflow)
+            mlmodel.write_metadata(job.package, job.target)
         if job.points_to:
             (folder / POINTER).write_text(json.dumps(job.points_to, indent=2) + "\n")
             self.how = "in the registry"
@@ -177,6 +188,8 @@ class _Flavor:
             self._place(placed)
         else:
             self._link_for_upload(folder)
+        if job.target.asked:  # for the MLflow at hand, its logging does it
+            mlmodel.write_metadata(folder, job.target)
         if job.manifest:
             write_manifest(folder, job.manifest(self.digests), without={MLMODEL})  # which MLflow may write once more
 

@@ -12,12 +12,15 @@ from catalogger.loggers.registries import Upload
 from catalogger.loggers.stores import Stores
 from catalogger.progress import Progress
 from catalogger.recipes import NamedRecipe
+from catalogger.validators import Environment, Facts, environment, run_rules
 
 LOGGED = ("ML",)
 """Rules on the model as it is written."""
 NAMED = ("UC004", "TK007")
 """Rules that compare with what is registered under the name already."""
 LATER = LOGGED + NAMED
+_FIRST = ("EN001", "EN002", "EN006")
+"""Rules that need nothing but what is installed, or asked for, and so speak before anything is read."""
 
 Tracking = Literal["auto", "full"]
 
@@ -41,3 +44,18 @@ class Request:
     prove: bool = False
     upload: Upload = "auto"
     tracking: Tracking = "auto"
+    target: Environment | None = None
+    """What the model is written for, where that is not what is installed here."""
+
+
+def require_supported(request: Request) -> None:
+    """Raises CheckFailed where what is installed here cannot do this, or no MLflow of what the model is written for
+    can.
+    """
+    here, recipe = environment(), request.recipe.recipe
+    asked = [Facts(here)] if request.target else []
+    for facts in (*asked, Facts(request.target or here, recipe=recipe, here=here)):
+        report = run_rules(facts, request.ignore, only=_FIRST)
+        if report.failed():
+            request.progress.say("\n".join(map(str, report.findings)))
+        report.raise_on_error()

@@ -17,6 +17,7 @@ from catalogger.loggers.registry import Standing
 from catalogger.loggers.stores import Stores, pointed_at, require_reachable, sqlite_file, translated
 from catalogger.recipes import NamedRecipe
 from catalogger.validators import environment
+from catalogger.validators.runtimes import PINS
 
 Look = Callable[[str], Standing | None]
 
@@ -39,7 +40,7 @@ def folder_fingerprint(recipe: NamedRecipe, source: str, *, allow_pickle: bool) 
     Raises what opening the folder raises.
     """
     checkpoint = open_source(source, allow_pickle=allow_pickle)
-    anything = mlmodel.PINS["transformers"]  # what the environment decides is no part of it
+    anything = PINS["transformers"]  # what the environment decides is no part of it
     fields = mlmodel.flavor(recipe, checkpoint, environment().mlflow, anything)
     plain = layout(checkpoint, recipe.recipe, str(fields["source_model_name"]))
     return fingerprint(remembered(plain, checkpoint, DigestMemory()), recipe.recipe, fields)

@@ -16,6 +16,7 @@ from catalogger.files.place import existing
 from catalogger.files.temporary import marked, temporary
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel, unfinished
+from catalogger.loggers.elsewhere import words
 from catalogger.loggers.glance import artifacts_to_be, may_hold
 from catalogger.loggers.layout import (
     Layout,
@@ -53,14 +54,14 @@ class Work:
 
     def __init__(self, request: Request, facts: Facts, report: Report) -> None:
         self.request, self.checkpoint, self.facts, self.report = request, facts.opened, facts, report
-        self._mlflow = facts.environment.mlflow
+        self._mlflow = facts.at_hand.mlflow
         self._moved = Moved()
         self._workers = Workers()
         self._ahead: Placing | None = None
         self._hashing: Placing | None = None
         self._proof: Proof | None = None
         self._package: Path | None = None
-        self._notes: tuple[str, ...] = ()
+        self._notes: tuple[str, ...] = (words(request.target),) if request.target else ()
         self.fields: dict[str, Any] = {}
         self.layout = Layout(())
 
@@ -255,7 +256,8 @@ class Work:
         """The manifest of the model, of which every digest is known."""
         recipe = self.request.recipe.recipe
         digest = fingerprint(whole, recipe, self.fields) or ""
-        return manifest(digest, effect(recipe, self.fields), self._tags(digest), self.request.aliases, whole)
+        made = effect(recipe, self.fields, whole.written_for)
+        return manifest(digest, made, self._tags(digest), self.request.aliases, whole)
 
     def _with_sent(self, digests: Mapping[str, str]) -> Layout:
         return self.layout.with_digests(
@@ -268,9 +270,11 @@ class Work:
 
     def _lay_out(self) -> None:
         recipe, checkpoint = self.request.recipe, self.checkpoint
-        transformers = mlmodel.wanted_version("transformers", recipe.recipe.transformers)
-        self.fields = mlmodel.flavor(recipe, checkpoint, self._mlflow, transformers)
+        target = self.facts.environment
+        transformers = mlmodel.wanted_version("transformers", target, recipe.recipe.transformers)
+        self.fields = mlmodel.flavor(recipe, checkpoint, target.mlflow, transformers)
         plain = layout(checkpoint, recipe.recipe, str(self.fields["source_model_name"]))
+        plain = replace(plain, written_for=target.asked)
         self.layout = remembered(plain, checkpoint, self.request.memory)
 
     @contextmanager
@@ -376,9 +380,9 @@ class Work:
             "Logging the model without its weights" if light else f"Logging {human(size)} of weights ({how})"
         )
         if light:
-            return log(self._job(), request.name.rpartition(".")[2], self._seal)
+            return log(self._job(), self._seal)
         with request.progress.bar("weights", size) as tick:
-            return log(self._job(tick), request.name.rpartition(".")[2], self._seal)
+            return log(self._job(tick), self._seal)
 
     def _seal(self, digests: Mapping[str, str], location: str, uri: str) -> Mapping[str, str]:
         digest = (
@@ -393,11 +397,13 @@ class Work:
         if self._light:
             points_to = pointer(request.name, request.stores.registry_uri, self._shape(), self.checkpoint, self.layout)
         return Job(
+            request.name.rpartition(".")[2],
             request.recipe,
             self.checkpoint,
             self.layout,
             self.fields,
             self._mlflow,
+            self.facts.environment,
             request.weights,
             request.memory,
             self._workers,
@@ -417,7 +423,15 @@ class Work:
 
     def _tags(self, digest: str) -> dict[str, str]:
         request = self.request
-        return version_tags(request.recipe, self.checkpoint, digest, self._shape(), request.ignore, request.tags)
+        return version_tags(
+            request.recipe,
+            self.checkpoint,
+            digest,
+            self._shape(),
+            request.ignore,
+            request.tags,
+            self.layout.written_for,
+        )
 
     def _outcome(
         self, action: Any, version: Version | None, logged: Logged | None, plan: Plan | None = None

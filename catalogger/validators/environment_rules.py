@@ -14,6 +14,7 @@ from catalogger.validators.mlflow_versions import (
     has,
     is_declared,
     looked_at,
+    signature_names,
     within,
 )
 from catalogger.validators.rules import Found, rule
@@ -29,18 +30,19 @@ def mlflow_version(facts: Facts) -> Iterator[Found]:
 
     Fix: install an MLflow as the finding says.
     """
-    version = facts.environment.mlflow
+    version, asked = facts.environment.mlflow, facts.environment.asked
+    where, get = (f"mlflow of {asked}", "Write it for {}") if asked else ("mlflow", "pip install '{}'")
     if version == ABSENT:
-        yield Found("mlflow", "is not installed here", f"pip install 'mlflow>={OLDEST}'")
+        yield Found(where, "is not installed here", get.format(f"mlflow>={OLDEST}"))
     elif not has("transformers_llm_tasks", version):
         what = f"is {version}; {OLDEST} is the oldest that logs these models"
-        yield Found("mlflow", what, f"pip install 'mlflow>={OLDEST}'")
+        yield Found(where, what, get.format(f"mlflow>={OLDEST}"))
     elif facts.task == "llm/v1/embeddings" and has("embeddings_refused", version):
         what = f"is {version}, which refuses every way to log llm/v1/embeddings"
-        yield Found("mlflow", what, "pip install 'mlflow>=2.12.2'")
+        yield Found(where, what, get.format("mlflow>=2.12.2"))
     elif not looked_at(version):
         what = f"is {version}, newer than {NEWEST}, the newest that was looked at; models are written as {NEWEST} does"
-        yield Found("mlflow", what, f"Load the model once (--prove), or: pip install 'mlflow<={NEWEST}'", "warning")
+        yield Found(where, what, f"Load the model once (--prove), or: {get.format(f'mlflow<={NEWEST}')}", "warning")
 
 
 @rule("EN002", "error")
@@ -51,7 +53,7 @@ def known_to_fail(facts: Facts) -> Iterator[Found]:
 
     Fix: install the version that the finding names.
     """
-    here = facts.environment
+    here = facts.at_hand
     versions = {"transformers": here.transformers, "sqlalchemy": here.sqlalchemy, "setuptools": here.setuptools}
     for pair in KNOWN_TO_FAIL:
         installed = versions[pair.library]
@@ -69,9 +71,11 @@ def declared_range(facts: Facts) -> Iterator[Found]:
 
     Fix: install a Transformers within the range.
     """
-    installed = facts.environment.transformers
+    installed, asked = facts.environment.transformers, facts.environment.asked
     if installed is None:
-        raise NotChecked("Transformers is not installed here")
+        raise NotChecked(
+            f"which Transformers {asked} has is not known" if asked else "Transformers is not installed here"
+        )
     declared = declared_transformers(facts.environment.mlflow)
     if declared is None:
         raise NotChecked(f"the range that MLflow {facts.environment.mlflow} declares is not known here")
@@ -93,8 +97,8 @@ def files_api(facts: Facts) -> Iterator[Found]:
     """
     if not facts.goal.registry_uri.startswith("databricks"):
         return
-    if not has("files_api", facts.environment.mlflow):
-        what = f"is {facts.environment.mlflow}, which cannot upload where the workspace vends no storage tokens"
+    if not has("files_api", facts.at_hand.mlflow):
+        what = f"is {facts.at_hand.mlflow}, which cannot upload where the workspace vends no storage tokens"
         yield Found("mlflow", what, "pip install 'mlflow>=2.18'")
 
 
@@ -115,3 +119,19 @@ def known_to_work(facts: Facts) -> Iterator[Found]:
     if not within(installed, wanted):
         what = f"is {installed}; the recipe's model is known to work with {wanted}, and asks for that"
         yield Found("transformers", what, f"To load it here: pip install 'transformers{wanted}'")
+
+
+@rule("EN006", "error", protects=True)
+def signature_known(facts: Facts) -> Iterator[Found]:
+    """It is known which signature the MLflow writes that the model is written for (`--for`).
+
+    Of two releases that were looked at and whose signatures differ, nobody has looked where between them it changed.
+
+    Fix: name a neighbouring release, or log the model by that MLflow itself.
+    """
+    target, task = facts.environment, facts.task
+    if not target.asked or task is None:
+        return
+    if len(signature_names(task, target.mlflow)) > 1 and not has("embeddings_refused", target.mlflow):
+        what = f"is {target.mlflow}, between two releases that write different signatures for {task}"
+        yield Found(f"mlflow of {target.asked}", what, "Name a neighbouring release, or log it by that MLflow itself.")

@@ -17,7 +17,10 @@ class NotChecked(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """Versions of what is installed here; None for what is not, or was not looked for."""
+    """Versions of what is installed; None for what is not, or was not looked for.
+
+    `asked` names it where it is not the one at hand: its libraries that only running an MLflow takes are then unknown.
+    """
 
     mlflow: str
     transformers: str | None = None
@@ -25,6 +28,9 @@ class Environment:
     setuptools: str | None = None
     """`ABSENT` where it is not installed, which old MLflows do not survive."""
     python: str = platform.python_version()
+    torch: str | None = None
+    accelerate: str | None = None
+    asked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,8 @@ class Facts:
     """What is known of a model on its way, or of one that is logged.
 
     A part that is not there (no recipe when anybody's model is looked at, no logged model before one is made) leaves
-    its rules unchecked.  `region` is where it is to be served, as the cloud names it.
+    its rules unchecked.  `environment` is what the model is written for, `here` what is at hand where that is another.
+    `region` is where it is to be served, as the cloud names it.
     """
 
     environment: Environment
@@ -87,6 +94,12 @@ class Facts:
     remote_code_consent: bool = False
     pickle_allowed: bool = False
     region: str | None = None
+    here: Environment | None = None
+
+    @property
+    def at_hand(self) -> Environment:
+        """What is installed here."""
+        return self.here or self.environment
 
     @property
     def task(self) -> str | None:
@@ -144,7 +157,14 @@ def environment() -> Environment:
     """What is installed beside catalogger.  Nothing is imported."""
     mlflow = installed("mlflow") or installed("mlflow-skinny") or ABSENT
     setuptools = installed("setuptools") or ABSENT
-    return Environment(mlflow, installed("transformers"), installed("sqlalchemy"), setuptools)
+    return Environment(
+        mlflow,
+        installed("transformers"),
+        installed("sqlalchemy"),
+        setuptools,
+        torch=installed("torch"),
+        accelerate=installed("accelerate"),
+    )
 
 
 def installed(package: str) -> str | None:

@@ -44,6 +44,9 @@ CAPABILITIES = {
     "metadata_copies": Capability(
         OLDEST, "run: 2.11.5, 2.12.2, 2.13.2, not 2.16.2; read: 2.14.3 asks for a Databricks Runtime", before="2.14.3"
     ),
+    "metadata_holds_all": Capability(OLDEST, "run: 2.11.5 copies every file beside the model's own", before="2.12.0"),
+    "type_hint_fields": Capability("2.20.0", "read: 2.19.0, 2.20.0; run: 2.20.4"),
+    "prompts_field": Capability("2.21.0", "read: 2.20.4, 2.21.0; run: 2.21.3"),
     "files_api": Capability("2.18.0", "read in the packages", also=("2.11.5", "2.13.3", "2.17.2")),
     "logged_models": Capability(
         "3.0.0", "run: 2.22.5, 3.1.0; a model is an entity of its own, with an artifact location"
@@ -132,6 +135,11 @@ _DECLARED = (
 def within(version: str, wanted: str | None) -> bool:
     """Whether the version is within a range of pip's; None is any."""
     return SpecifierSet(wanted or "").contains(version, prereleases=True)
+
+
+def is_later(one: str, other: str) -> bool:
+    """Whether the one is of a later minor release than the other; patch releases change nothing."""
+    return Version(one).release[:2] > Version(other).release[:2]
 
 
 def older(one: str, other: str) -> str:

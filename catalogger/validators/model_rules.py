@@ -11,7 +11,7 @@ from catalogger.checkpoints import LoggedModel
 from catalogger.checkpoints.facts import TORCH_DTYPES
 from catalogger.checkpoints.logged import MLMODEL
 from catalogger.validators.facts import Facts, NotChecked
-from catalogger.validators.mlflow_versions import has, is_version, names_framework
+from catalogger.validators.mlflow_versions import has, is_later, is_version, names_framework
 from catalogger.validators.rules import Found, rule
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
@@ -287,6 +287,21 @@ def pipeline_kind(facts: Facts) -> Iterator[Found]:
         raise NotChecked("MLmodel says no instance_type, which loading can do without")
     if said != PIPELINES[task].kind:
         yield Found(MLMODEL, f"says instance_type {shown(said)}; {task} goes with {PIPELINES[task].kind}", _AGAIN)
+
+
+@rule("ML020", "warning")
+def written_later(facts: Facts) -> Iterator[Found]:
+    """The MLflow that wrote the model is not later than the one at hand.
+
+    An older MLflow may know neither the types of the signature nor the fields: 2.11.5 to 2.16.2 cannot read the
+    signature of a chat model that 2.19 or later wrote.
+
+    Fix: load it by an MLflow as new as its own, or log the model for this one (`--for`).
+    """
+    said, here = written_by(transformers_model(facts)), facts.environment.mlflow
+    if is_later(said, here):
+        fix = f"pip install 'mlflow>={said}', or log it again for this one: --for mlflow=={here}"
+        yield Found(MLMODEL, f"says MLflow {said}, later than {here}", fix)
 
 
 def written_by(model: LoggedModel) -> str:

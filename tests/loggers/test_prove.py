@@ -50,13 +50,12 @@ class OwnForCausalLM(transformers.LlamaForCausalLM):
 def _staged(recipe: str, source: Path, folder: Path) -> Path:
     """The model that the main job would log, made as it is before it is logged."""
     named, checkpoint = load_recipe(recipe), open_source(str(source))
-    mlflow = environment().mlflow
-    fields = mlmodel.flavor(named, checkpoint, mlflow, mlmodel.wanted_version("transformers"))
+    here = environment()
+    fields = mlmodel.flavor(named, checkpoint, here.mlflow, mlmodel.wanted_version("transformers", here, None))
     laid_out = layout(checkpoint, named.recipe, "org/tiny")
     with Workers() as workers:
-        job = Job(
-            named, checkpoint, laid_out, fields, mlflow, "copy", DigestMemory(), workers, lambda _: None, lambda _: None
-        )
+        known = ("tiny", named, checkpoint, laid_out, fields, here.mlflow, here)
+        job = Job(*known, "copy", DigestMemory(), workers, lambda _: None, lambda _: None)
         return staged(job, folder)
 
 

