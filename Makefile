@@ -28,8 +28,8 @@ browser:  ## pages are looked at in Chromium, a system package
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo 'Chromium is missing: the tests of pages will fail. Install it with your package manager.'
 
-matrix: $(UV)  ## the same with every MLflow that is supported; ROWS=mlflow-2.11 for one
-	PYTHONPATH=tests $(PYTHON) -m matrix --uv $(UV) $(WRITE) $(ROWS)
+matrix: $(UV)  ## every MLflow that is supported; ROWS=mlflow-2.11 for one, HOW=--quick to load weights in three only
+	PYTHONPATH=tests $(PYTHON) -m matrix --uv $(UV) $(HOW) $(ROWS)
 
 lint: .venv/ready  ## style and types
 	$(BIN)/ruff format --check .

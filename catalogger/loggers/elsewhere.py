@@ -1,4 +1,5 @@
-"""MLmodel as another MLflow than the one at hand writes it, from the table of what each can do.
+"""MLmodel as another MLflow than the one at hand writes it, or a whole one where `mlflow-skinny` is at hand: from the
+table of what each can do.
 
 Ids, times and places are those of the store at hand; nothing else is.
 """
@@ -38,7 +39,8 @@ def words(target: Environment) -> str:
 def text(model: Model, task: str, name: str, target: Environment) -> str:
     """The text of MLmodel of a model that was logged as `name`, as the target's MLflow writes it."""
     said = dict(model.to_dict())
-    said.pop("databricks_runtime", None)  # of the one at hand
+    if target.asked:
+        said.pop("databricks_runtime", None)  # of the one at hand
     said["mlflow_version"] = target.mlflow
     said["signature"] = _signature(task, target.mlflow)
     for capability, fields in _FIELDS.items():

@@ -21,7 +21,7 @@ from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.registries import Upload, look
 from catalogger.loggers.request import LATER, Request, Tracking, require_supported
-from catalogger.loggers.stores import Stores, choose_stores, require_reachable
+from catalogger.loggers.stores import Stores, choose_stores, require_reachable, require_usable
 from catalogger.loggers.unity_databricks import fits_unity_catalog
 from catalogger.loggers.work import work_on
 from catalogger.progress import Progress, Silent
@@ -114,6 +114,7 @@ def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: 
 
 def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outcome:
     """Preflight, then the plan or the deed."""
+    require_usable(request.stores)
     require_reachable(request.stores)
     here = environment()
     facts = Facts(

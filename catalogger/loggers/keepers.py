@@ -13,7 +13,7 @@ from catalogger.loggers.keeper_mlflow import MlflowKeeper
 from catalogger.loggers.keeper_unity import UnityKeeper
 from catalogger.loggers.registries import open_unity
 from catalogger.loggers.registry import FINGERPRINT
-from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, translated
+from catalogger.loggers.stores import Stores, choose_stores, pointed_at, require_reachable, require_usable, translated
 from catalogger.loggers.surface import READY, Row
 
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))?")
@@ -28,6 +28,8 @@ def kept(stores: Stores) -> Iterator[Keeper]:
     if not there(stores):
         missing = f'There is no registry yet: "{stores.registry_uri}" does not exist.'
         raise UsageError(missing, "Name another one by --registry-uri or --tracking-uri.")
+    if stores.kind == "mlflow":
+        require_usable(stores)
     require_reachable(stores if stores.kind == "mlflow" else replace(stores, tracking_uri=stores.registry_uri))
     if stores.kind != "mlflow":
         yield UnityKeeper(open_unity(stores).surface)  # without MLflow, which takes seconds to import

@@ -16,6 +16,7 @@ import yaml
 
 from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.logged import MLMODEL
+from catalogger.loggers.skinny import is_skinny
 from catalogger.recipes import NamedRecipe, Recipe
 from catalogger.validators.facts import Environment, installed
 from catalogger.validators.mlflow_versions import has, names_framework, tokenizer_type
@@ -117,9 +118,13 @@ def signature(task: str, mlflow: str) -> ModelSignature:
 
 
 def fill(model: Model, recipe: Recipe, fields: Mapping[str, Any], mlflow: str, python: str) -> None:
-    """Complete MLflow's Model object: metadata, the signature of the `mlflow` at hand, both flavors."""
+    """Complete MLflow's Model object: metadata, the signature of the `mlflow` at hand, both flavors.
+
+    `mlflow-skinny` knows no signatures.
+    """
     model.metadata = {**(model.metadata or {}), **recipe.metadata, "task": recipe.task}
-    model.signature = signature(recipe.task, mlflow)
+    if not is_skinny():
+        model.signature = signature(recipe.task, mlflow)
     model.add_flavor("transformers", **fields)
     model.add_flavor(
         "python_function",

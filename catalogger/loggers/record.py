@@ -20,7 +20,7 @@ from catalogger.checkpoints.logged import MLMODEL
 from catalogger.files.digests import DigestMemory, Tick
 from catalogger.files.place import Placed, Weights
 from catalogger.files.workers import Workers
-from catalogger.loggers import elsewhere, mlmodel
+from catalogger.loggers import elsewhere, mlmodel, skinny
 from catalogger.loggers.layout import Item, Layout, source_path
 from catalogger.loggers.manifest import write_manifest
 from catalogger.loggers.outcome import Moved
@@ -95,7 +95,10 @@ def log(job: Job, seal: Callable[[Mapping[str, str], str, str], Mapping[str, str
         named = {"artifact_path": None, "name": job.name}
     with _run(job.name) as run:
         try:
-            info = Model.log(flavor=flavor, validate_serving_input=False, **named)
+            if skinny.is_skinny():
+                info: Any = skinny.log(flavor, job.name, run, job.mlflow)
+            else:
+                info = Model.log(flavor=flavor, validate_serving_input=False, **named)
         except BaseException:
             job.workers.stop()
             flavor.undo()
@@ -141,7 +144,7 @@ def write_small_files(job: Job, model: Model, folder: Path) -> None:
 
 def _text(job: Job, model: Model) -> str:
     """The text of MLmodel."""
-    if job.target.asked:
+    if job.target.asked or model.signature is None:
         return elsewhere.text(model, job.recipe.recipe.task, job.name, job.target)
     return str(model.to_yaml())
 
@@ -188,7 +191,7 @@ class _Flavor:
             self._place(placed)
         else:
             self._link_for_upload(folder)
-        if job.target.asked:  # for the MLflow at hand, its logging does it
+        if job.target.asked or skinny.is_skinny():  # else MLflow's logging does it
             mlmodel.write_metadata(folder, job.target)
         if job.manifest:
             write_manifest(folder, job.manifest(self.digests), without={MLMODEL})  # which MLflow may write once more

@@ -16,10 +16,19 @@ from typing import Literal
 from urllib.parse import unquote, urlparse
 from urllib.request import getproxies
 
-from catalogger.errors import AccessDenied, CataloggerError, DiskError, NetworkUnreachable, RegistryError, UsageError
+from catalogger.errors import (
+    AccessDenied,
+    CataloggerError,
+    DiskError,
+    NetworkUnreachable,
+    RegistryError,
+    UsageError,
+    masked,
+)
 from catalogger.files.place import existing
 
 _WORKSPACE = re.compile(r"databricks(://[^/\s]+)?")
+_DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 _PATIENCE = 10  # seconds for a connection
 _OTHER_STORE = "Change to a folder that is writable, or name another store by --tracking-uri."
 EMBEDDED = "mlflow.db"
@@ -103,6 +112,16 @@ def require_reachable(stores: Stores) -> None:
             _require_writable(file)
         elif (address := uri.removeprefix("uc:")).startswith(("http://", "https://")) and not getproxies():
             _require_listener(address)
+
+
+def require_usable(stores: Stores) -> None:
+    """Raises UsageError for a database where `mlflow-skinny` is all that is installed, which reaches none."""
+    for uri in (stores.tracking_uri, stores.registry_uri):
+        if uri.startswith(_DATABASES) and find_spec("sqlalchemy") is None:
+            raise UsageError(
+                f'"{masked(uri)}" is a database, and mlflow-skinny comes without what reaches one.',
+                "pip install mlflow, or name a server: --tracking-uri databricks",
+            )
 
 
 def _require_writable(file: Path) -> None:

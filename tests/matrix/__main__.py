@@ -48,7 +48,7 @@ def main() -> int:
         parser.error(f"no such row: {', '.join(unknown)}")
     if said.quick and said.write:
         parser.error("--write takes a whole run")
-    asked = said.rows or list(known)
+    asked = said.rows or _possible(known)
     loaded = LOADED if said.quick else asked
     PLACE.mkdir(exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -66,6 +66,14 @@ def main() -> int:
     for line in wrong:
         _say(line)
     return 1 if wrong else 0
+
+
+def _possible(known: Mapping[str, Row]) -> list[str]:
+    """All rows whose Python is on this machine; what is missing is said.  One that is named must run."""
+    for row in known.values():
+        if interpreter(row.python) is None:
+            _say(f"{row.name}: NOT RUN, there is no Python {row.python} on this machine")
+    return [name for name, row in known.items() if interpreter(row.python)]
 
 
 def _made(row: Row, uv: str, *, weights: bool) -> Path | None:

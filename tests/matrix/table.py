@@ -75,7 +75,7 @@ def problems(seen: Mapping[str, Result]) -> list[str]:
         lines += [f"{name}: {column}: failed" for column, verdict in result.verdicts.items() if verdict != "yes"]
         said = documented.get(name)
         if said is None:
-            lines.append(f"{name}: not in the documentation: make matrix WRITE=--write")
+            lines.append(f"{name}: not in the documentation: make matrix HOW=--write")
         elif not name.startswith(NEWEST):
             pairs = ((p, said.versions.get(p), result.versions.get(p)) for p in ("mlflow", "transformers"))
             lines += [f"{name}: {p} is {now}, the documentation says {then}" for p, then, now in pairs if then != now]

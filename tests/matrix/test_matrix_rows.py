@@ -37,7 +37,7 @@ def test_a_row_that_failed_or_changed_is_a_problem() -> None:
     assert problems({name: failed}) == [f"{name}: embedded registry: failed"]
     other = replace(result, versions={**result.versions, "mlflow": "2.11.6"})
     assert problems({name: other}) == [f"{name}: mlflow is 2.11.6, the documentation says 2.11.5"]
-    assert problems({"mlflow-1.0": result}) == ["mlflow-1.0: not in the documentation: make matrix WRITE=--write"]
+    assert problems({"mlflow-1.0": result}) == ["mlflow-1.0: not in the documentation: make matrix HOW=--write"]
 
 
 def test_every_column_stands_for_tests() -> None:
