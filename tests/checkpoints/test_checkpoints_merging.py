@@ -103,6 +103,7 @@ def test_layers_that_keep_their_weight_turned(tmp_path: Path) -> None:
 
     base = tmp_path / "base"
     GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=32)).save_pretrained(base)
+    (base / "tokenizer.json").write_text("{}")
     adapter = train(
         base, tmp_path / "adapter", r=4, lora_alpha=8, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True
     )

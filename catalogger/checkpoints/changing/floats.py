@@ -21,9 +21,12 @@ _LARGEST = {"BF16": 3.3895313892515355e38, "F16": 65504.0, "F32": 3.402823466385
 
 @dataclass
 class Counts:
-    """What the numbers of one tensor are: `infinite` before they are rounded, `overflowed` only after it, or `nan`."""
+    """What the numbers of one tensor are: `infinite` before they are rounded, `overflowed` only after it, or `nan`;
+    `broken` are those of the `nan` that were numbers before a change.
+    """
 
     nan: int = 0
+    broken: int = 0
     infinite: int = 0
     overflowed: int = 0
 
@@ -55,6 +58,13 @@ def narrowed(values: Floats, dtype: str, counts: Counts) -> memoryview:
     return np.ascontiguousarray(stored).data.cast("B")
 
 
+def nan_in(values: Floats) -> int:
+    """How many of them are no numbers."""
+    import numpy as np
+
+    return int(np.isnan(values).sum())
+
+
 def rounded(values: Floats, dtype: str) -> Floats:
     """The numbers as they are after a stay in a dtype."""
     return widened(narrowed(values, dtype, Counts()), dtype)
@@ -80,7 +90,7 @@ def _count(values: Floats, dtype: str, counts: Counts) -> None:
     import numpy as np
 
     infinite = int(np.isinf(values).sum())
-    counts.nan += int(np.isnan(values).sum())
+    counts.nan += nan_in(values)
     counts.infinite += infinite
     with np.errstate(over="ignore"):
         after = _bfloat16(values).astype(np.uint32) << 16 if dtype == "BF16" else values.astype(np.float16)

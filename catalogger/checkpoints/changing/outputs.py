@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from catalogger.checkpoints.changing.floats import FLOATS, Counts, narrowed, rounded, widened
+from catalogger.checkpoints.changing.floats import FLOATS, Counts, nan_in, narrowed, rounded, widened
 from catalogger.checkpoints.changing.stored import Reader, Stored
 
 if TYPE_CHECKING:
@@ -95,7 +95,11 @@ def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:
             change(values.reshape(-1, columns), start // columns)
         if changes and held != output.dtype:
             values = rounded(values, held)
-        yield len(raw), narrowed(values, output.dtype, counts)
+        before = counts.nan
+        block = narrowed(values, output.dtype, counts)
+        if changes and counts.nan > before:
+            counts.broken += counts.nan - before - nan_in(widened(raw, source.dtype))
+        yield len(raw), block
 
 
 def _copied(source: Stored, reader: Reader) -> Iterator[Block]:
