@@ -33,8 +33,8 @@ _CODES = {"bfloat16": "BF16"}
 @dataclass(frozen=True)
 class Converted:
     """What was done.  `base` and `adapter` as LOCATION or LOCATION@REVISION; sizes in bytes; `digests` are SHA-256 of
-    the weight files; `overflowed`, `infinite` and `nan` count numbers, by the tensor.  `pickled` names the files that were not
-    safetensors, and `apart` says how the process that read them was kept apart.
+    the weight files; `overflowed`, `infinite` and `nan` count numbers, by the tensor.  `pickled`
+    names the files that were not safetensors, and `apart` says how the process that read them was kept apart.
     """
 
     folder: str
