@@ -18,8 +18,7 @@ from fakes import checkpoints, trained
 from fakes.hub import Hub
 
 from catalogger import CataloggerError, convert
-from catalogger.checkpoints.changing import pickled_child
-from catalogger.checkpoints.changing.pickled import read_pickled
+from catalogger.checkpoints.changing.pickled import CHILD, read_pickled
 from catalogger.checkpoints.changing.stored import Reader
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own advice
@@ -161,6 +160,10 @@ def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-200])
 
 
+def _no_zip(file: Path) -> None:
+    file.write_bytes(b"PK\x03\x04 and more")
+
+
 def _of_old(file: Path) -> None:
     import torch
 
@@ -209,7 +212,7 @@ def _larger(program: bytes) -> bytes:
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut short": (_cut, "is not whole"),
     "of old": (_of_old, "not in the format that PyTorch writes since 1.6"),
-    "no zip": (lambda file: file.write_bytes(b"PK\x03\x04 and more") and None, "is not whole"),
+    "no zip": (_no_zip, "is not whole"),
     "another zip": (lambda file: zipfile.ZipFile(file, "w").writestr("a/b", "c"), "none that PyTorch writes"),
     "a training": (_a_training, "which is no tensor"),
     "sparse": (_sparse, 'asks for "torch._utils._rebuild_sparse_tensor"'),
@@ -217,7 +220,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "out of its storage": (_repacked(_larger), '"a" lies out of its storage'),
     "no end": (_repacked(lambda program: program[:-1]), 'has a "pytorch_model.bin" that'),
     "compressed": (_repacked(bytes, zipfile.ZIP_DEFLATED), "compressed or encrypted"),
-    "nested": (_repacked(lambda _: b"(" * 10_000_000 + b"."), 'has a "pytorch_model.bin" that'),
+    "nested": (_repacked(lambda _: b"(" * 1_000_000 + b"."), 'has a "pytorch_model.bin" that'),
 }
 
 
@@ -254,7 +257,7 @@ def test_the_reader_is_kept_apart(attempt: str, hook: bool, says: str) -> None:
     """What a pickle could do if it could do anything; without the hook the kernel still says no to file and socket."""
     script = f"""
 import importlib.util, os, socket, sys
-found = importlib.util.spec_from_file_location("child", {pickled_child.__file__!r})
+found = importlib.util.spec_from_file_location("child", {str(CHILD)!r})
 child = importlib.util.module_from_spec(found)
 sys.modules["child"] = child
 found.loader.exec_module(child)

@@ -61,7 +61,7 @@ def pickled(source: Path, folder: Path, *, files: int = 1, state: Mapping[str, A
     held = dict(state or tensors(source))
     names = sorted(held)
     without_weights(source, folder)
-    index = {}
+    index: dict[str, str] = {}
     for number in range(files):
         part = held if files == 1 else {name: held[name] for name in names[number::files]}
         file = "pytorch_model.bin" if files == 1 else f"pytorch_model-{number + 1:05}-of-{files:05}.bin"

@@ -13,7 +13,7 @@ from catalogger.checkpoints.changing.merging import Merged, merge
 from catalogger.checkpoints.changing.outputs import Output
 from catalogger.checkpoints.changing.plan import LARGEST_SHARD, Plan, cut, index_of
 from catalogger.checkpoints.changing.small import small_files
-from catalogger.checkpoints.changing.tokenizers import found_tokenizer
+from catalogger.checkpoints.changing.tokenizer import found_tokenizer
 from catalogger.checkpoints.changing.trainer import chosen
 from catalogger.checkpoints.changing.weights import require_plain, weights_of
 from catalogger.checkpoints.changing.writing import Written, write

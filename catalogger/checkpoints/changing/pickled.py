@@ -21,7 +21,7 @@ from catalogger.checkpoints.probe import environment
 from catalogger.checkpoints.probe_child import printable
 from catalogger.errors import CheckpointError
 
-_CHILD = Path(__file__).with_name("pickled_child.py")
+CHILD = Path(__file__).with_name("pickled_child.py")
 _CPU, _WALL, _MEMORY = 60, 120.0, 1 << 30  # seconds, seconds by the clock, bytes: names and shapes take little
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.bin")
 
@@ -57,7 +57,7 @@ def read_pickled(file: Path, location: str) -> Pickled:
 
 
 def _asked(file: Path, location: str) -> dict[str, Any]:
-    command = [sys.executable, "-I", "-S", str(_CHILD), str(_CPU), str(_MEMORY)]
+    command = [sys.executable, "-I", "-S", str(CHILD), str(_CPU), str(_MEMORY)]
     try:
         with file.open("rb") as stream:
             done = subprocess.run(  # noqa: S603  this Python, and a file of ours

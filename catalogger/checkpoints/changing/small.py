@@ -8,7 +8,7 @@ from typing import Any
 
 from catalogger.checkpoints.changing.adapter import Adapter
 from catalogger.checkpoints.changing.plan import PlannedShard, as_json
-from catalogger.checkpoints.changing.tokenizers import VOCABULARIES, largest_token
+from catalogger.checkpoints.changing.tokenizer import VOCABULARIES, largest_token
 from catalogger.checkpoints.facts import INDEX, TORCH_DTYPES
 from catalogger.checkpoints.selection import TOKENIZER
 from catalogger.errors import AdapterRefused
