@@ -16,7 +16,7 @@ from catalogger.checkpoints.changing.stored import Reader, Stored
 if TYPE_CHECKING:
     from catalogger.checkpoints.changing.floats import Floats
 
-_ELEMENTS = 1 << 16  # of one block: a few of them fit a processor's cache
+_ELEMENTS = 1 << 17  # of one block: a few of them fit a processor's cache; in smaller ones threads wait for each other
 _COPIED = 1 << 20  # bytes of one block that is only copied
 _PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
 _ROWS_BY_RANK = 1 << 12
@@ -88,7 +88,7 @@ def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:
     for start in range(0, prod(source.shape), each):
         raw = buffer[: min(len(buffer), source.nbytes - start * width)]
         reader.read(source, start * width, raw)
-        values = widened(raw, source.dtype)
+        values = widened(raw, source.dtype, new=bool(changes))
         if held not in (source.dtype, output.dtype):
             values = rounded(values, held)
         for change in changes:

@@ -25,7 +25,7 @@ from catalogger.errors import CheckpointError, DiskError, NotEnoughRoom, Weights
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.place import existing
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = min(8, 2 * (os.cpu_count() or 1))  # more than processors: the last files are not waited for one by one
 _PLAN = ".plan"
 _ROOM = 10_000_000  # bytes that a file system may take beside the files
 
