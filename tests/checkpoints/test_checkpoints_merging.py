@@ -126,6 +126,7 @@ def test_added_tokens(tmp_path: Path) -> None:
     convert(base, tmp_path / "merged", adapter=adapter)
     assert (tmp_path / "merged/tokenizer.json").read_bytes() == (adapter / "tokenizer.json").read_bytes()
     assert json.loads((tmp_path / "merged/config.json").read_text())["vocab_size"] == 304
+    _assert_as_peft(base, adapter, tmp_path / "merged", rows=304)
 
 
 @pytest.mark.parametrize(

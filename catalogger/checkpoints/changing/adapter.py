@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from catalogger.checkpoints.changing.pickled import Pickled, read_pickled
 from catalogger.checkpoints.changing.stored import Stored, stored_in
@@ -106,6 +106,7 @@ def open_adapter(asked: str, *, allow_pickle: bool = False) -> Adapter:
 def _opened(folder: Path, location: str, revision: str | None, allow_pickle: bool) -> Adapter:
     config = _config(folder, location)
     _require_plain(config, location)
+    _require_patterns(config, location)
     held = _tensors(folder, location, allow_pickle)
     tensors = {t.name: t for t in held.tensors}
     for name in tensors:
@@ -175,12 +176,31 @@ def _require_plain(config: Mapping[str, Any], location: str) -> None:
         raise _no(location, start, "was trained on a base whose weights were changed at the start")
     for name, meaning in (("r", "rank"), ("lora_alpha", "alpha")):
         value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or (name == "r" and value < 1):
+        if not _is_number(value) or (name == "r" and value < 1):
             raise AdapterRefused(
                 location,
                 f'has no {meaning}: "{name}" is {json.dumps(value)} in "{CONFIG}"',
                 "Put in the value it was trained with.",
             )
+
+
+def _require_patterns(config: Mapping[str, Any], location: str) -> None:
+    """Raises AdapterRefused for names of modules, ranks and alphas in a form that PEFT does not write."""
+    texts = [text for key in ("target_modules", "exclude_modules", "layers_pattern") if (text := config.get(key))]
+    for key in ("rank_pattern", "alpha_pattern"):
+        held = config.get(key) or {}
+        if not isinstance(held, dict) or not all(_is_number(n) and n > 0 for n in held.values()):
+            raise AdapterRefused(location, f'has a "{key}" that is no table of numbers in "{CONFIG}"')
+        texts += held
+    for text in texts:
+        try:
+            re.compile(text if isinstance(text, str) else "")
+        except re.error as error:
+            raise AdapterRefused(location, f'has the pattern "{text}" in "{CONFIG}", which is none: {error}') from error
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
