@@ -49,6 +49,15 @@ def test_torchtune_adapter_alone(base: Path, adapter: Path, merged: Path, tmp_pa
     assert "FullModelHFCheckpointer" in caught.value.fix
 
 
+def test_torchtune_with_names_of_its_own(base: Path, adapter: Path, merged: Path, tmp_path: Path) -> None:
+    """For a while it wrote `ft-` before the names of what it had trained."""
+    run = trained.torchtune(base, merged, adapter, tmp_path / "run", epochs=1)
+    for file in (run / "epoch_0").glob("model*.safetensors"):
+        file.rename(file.with_name(f"ft-{file.name}"))
+    convert(run, tmp_path / "out", checkpoint="last")
+    assert all_tensors(tmp_path / "out") == all_tensors(merged)
+
+
 def test_torchtune_without_its_own_form_is_ambiguous(base: Path, adapter: Path, merged: Path, tmp_path: Path) -> None:
     run = trained.torchtune(base, merged, adapter, tmp_path / "run")
     (run / "epoch_1/adapter_model.pt").unlink()
@@ -134,6 +143,23 @@ def test_axolotl_without_the_end_of_a_training(base: Path, adapter: Path, tmp_pa
     with pytest.raises(CataloggerError, match="has no safetensors") as caught:
         convert(run, tmp_path / "out")
     assert "--checkpoint last" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("piece", "says"),
+    [
+        ("pytorch_model_fsdp_0/__0_0.distcp", "axolotl merge-sharded-fsdp-weights"),
+        ("global_step10/mp_rank_00_model_states.pt", "zero_to_fp32.py"),
+    ],
+)
+def test_weights_in_pieces(piece: str, says: str, base: Path, tmp_path: Path) -> None:
+    """FSDP's and DeepSpeed's own forms, as they lie in a checkpoint of a training on many processors."""
+    run = trained.without_weights(base, tmp_path / "run")
+    (run / piece).parent.mkdir()
+    (run / piece).write_bytes(b"\0" * 100)
+    with pytest.raises(CataloggerError, match="has no safetensors") as caught:
+        convert(run, tmp_path / "out")
+    assert says in caught.value.fix
 
 
 def _names(base: Path, folder: Path, how: str) -> Path:

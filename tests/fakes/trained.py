@@ -114,7 +114,7 @@ def torchtune(base: Path, merged: Path, adapter: Path, folder: Path, *, epochs: 
 
 
 def old_torchtune(source: Path, folder: Path, *, epochs: int = 1, tuned: bool = False) -> Path:
-    """The output of torchtune before 0.5: one folder, the epoch at the end of the names; `tuned` in its own form."""
+    """The output of older torchtune: one folder, the epoch at the end of the names; `tuned` in its own form."""
     import torch
 
     held = tensors(source)

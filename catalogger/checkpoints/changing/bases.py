@@ -13,7 +13,7 @@ from catalogger.checkpoints.source import open_source
 from catalogger.errors import AdapterRefused, CheckpointError, SourceInvalid
 
 _QUANTISED = re.compile(r"(?P<full>.+?)(-unsloth)?-bnb-[48]bit(?P<revision>@.+)?", re.IGNORECASE)
-_WHOLE = ("model*.safetensors", "pytorch_model*.bin", "hf_model_*.pt")
+_WHOLE = ("model*.safetensors", "ft-model*.safetensors", "pytorch_model*.bin", "hf_model_*.pt")
 
 
 def full_precision(name: str) -> str | None:
@@ -58,6 +58,6 @@ def holds_both(folder: Path) -> bool:
 
 def is_merged(folder: Path) -> bool:
     """Whether the whole weights have the adapter beside them in them already, as torchtune writes the two: its own form
-    of the adapter says that it was torchtune.  https://docs.pytorch.org/torchtune/main/deep_dives/checkpointer.html
+    of the adapter says that it was torchtune.  https://github.com/meta-pytorch/torchtune/pull/2074
     """
     return holds_both(folder) and any(any(folder.glob(p)) for p in ("adapter_model.pt", "adapter_[0-9]*.pt"))

@@ -26,6 +26,16 @@ _AS_HF = {
     "torchtune": "Save it with torchtune's FullModelHFCheckpointer, and give the epoch_N that it writes.",
     "Meta": "Turn it into a Transformers checkpoint first: transformers' convert_llama_weights_to_hf.py.",
 }
+_INSTEAD = (
+    (
+        "pytorch_model_fsdp*",
+        "Join FSDP's pieces first: accelerate merge-weights, or axolotl merge-sharded-fsdp-weights.",
+    ),
+    ("global_step*", "Join DeepSpeed's pieces first: python zero_to_fp32.py . OUTPUT --safe_serialization."),
+    ("checkpoint-*", "There are checkpoints in it: choose one by --checkpoint last."),
+    ("epoch_*", "There are checkpoints in it: choose one by --checkpoint last."),
+)
+"""What a training leaves where there are no whole weights, and what to do with it."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +105,7 @@ def _refuse_none(checkpoint: Checkpoint) -> None:
             "Allow it by --allow-pickle: they are read by a process apart, as data; no code of theirs is run.",
         )
     folder = Path(location)
-    if folder.is_dir() and any(folder.glob("checkpoint-*")) | any(folder.glob("epoch_*")):
-        fix = "There are checkpoints in it: choose one by --checkpoint last."
-    else:
-        fix = "Save it with safe_serialization=True."
+    fix = next((fix for pattern, fix in _INSTEAD if any(folder.glob(pattern))), "Save it with safe_serialization=True.")
     raise CheckpointError(location, "has no safetensors to convert", fix)
 
 
