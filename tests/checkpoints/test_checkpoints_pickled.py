@@ -188,6 +188,15 @@ def _script(file: Path) -> None:
     torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(file))
 
 
+def _named(name: str) -> Callable[[Path], None]:
+    def save(file: Path) -> None:
+        import torch
+
+        torch.save({name: torch.ones(2)}, file)
+
+    return save
+
+
 def _repacked(change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Callable[[Path], None]:
     def repack(file: Path) -> None:
         import torch
@@ -217,6 +226,9 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a training": (_a_training, "which is no tensor"),
     "sparse": (_sparse, 'asks for "torch._utils._rebuild_sparse_tensor"'),
     "a program": (_script, "is a TorchScript program"),
+    "half a character": (_named("a\ud800"), "says of its tensors what cannot be"),
+    "the name of something else": (_named("__metadata__"), "says of its tensors what cannot be"),
+    "a number for a name": (_named(3), "by something that is no text"),  # type: ignore[arg-type]
     "out of its storage": (_repacked(_larger), '"a" lies out of its storage'),
     "no end": (_repacked(lambda program: program[:-1]), 'has a "pytorch_model.bin" that'),
     "compressed": (_repacked(bytes, zipfile.ZIP_DEFLATED), "compressed or encrypted"),

@@ -59,8 +59,10 @@ def tensors_in(program: bytes) -> dict[str, Tensor]:
     if not isinstance(value, dict) or not value:
         raise Bad("holds no table of tensors")
     for name, tensor in value.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise Bad(f'holds "{str(name)[:100]}", which is no tensor: it is no checkpoint of weights alone')
+        if not isinstance(name, str):
+            raise Bad("names a tensor by something that is no text")
+        if not isinstance(tensor, Tensor):
+            raise Bad(f'holds "{name[:100]}", which is no tensor: it is no checkpoint of weights alone')
     return value
 
 

@@ -52,7 +52,7 @@ def read_pickled(file: Path, location: str) -> Pickled:
     try:
         tensors = [_stored(file, size, entry) for entry in said["tensors"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise _no(file, location, f"says of its tensors what cannot be: {error}") from error
+        raise _no(file, location, f"says of its tensors what cannot be: {printable(str(error))[:200]}") from error
     return Pickled(tensors, tuple(map(str, said.get("apart", ()))))
 
 
@@ -84,6 +84,8 @@ def _asked(file: Path, location: str) -> dict[str, Any]:
 def _stored(file: Path, size: int, entry: dict[str, Any]) -> Stored:
     """Raises ValueError or TypeError where the tensor would reach out of its storage, or that out of the file."""
     name, dtype, width = str(entry["name"]), str(entry["dtype"]), WIDTHS[entry["dtype"]]
+    if name.encode() == b"__metadata__":  # which safetensors has for something else; half a character cannot be encoded
+        raise ValueError('a tensor cannot be named "__metadata__"')
     shape, strides = _naturals(entry["shape"]), _naturals(entry["strides"])
     offset, start, room = _naturals([entry["offset"], *entry["storage"]])
     if len(shape) != len(strides) or start + room > size:
