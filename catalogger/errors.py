@@ -190,7 +190,7 @@ class AdapterRefused(CheckpointError):
 
 
 class WeightsNotFinite(CheckpointError):
-    """A tensor holds NaN, or would after the change.  Nothing was left behind."""
+    """Numbers of a tensor would be NaN after the change.  Nothing was left behind."""
 
     code = "weights-not-finite"
 
@@ -199,8 +199,8 @@ class WeightsNotFinite(CheckpointError):
         numbers = "1 number" if count == 1 else f"{count} numbers"
         super().__init__(
             location,
-            f'has {numbers} in "{tensor}" that are NaN, or that became NaN by the change',
-            "Nothing was left behind. Take a checkpoint from before the training broke.",
+            f'has {numbers} in "{tensor}" that became NaN by the change',
+            "Nothing was left behind. Take an adapter from before the training broke.",
         )
 
 

@@ -23,6 +23,8 @@ _BITS = {
     "U16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I8": 8, "U8": 8,
     "BOOL": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
+WIDTHS = {dtype: bits // 8 for dtype, bits in _BITS.items() if bits % 8 == 0}
+"""Bytes of one number, by the format's name of the dtype."""
 _WORD = 1 << 64  # the format's numbers are unsigned 64-bit
 
 Read = Callable[[int, int], bytes]

@@ -103,6 +103,7 @@ def test_layers_that_keep_their_weight_turned(tmp_path: Path) -> None:
 
     base = tmp_path / "base"
     GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=32)).save_pretrained(base)
+    (base / "tokenizer.json").write_text("{}")
     adapter = train(
         base, tmp_path / "adapter", r=4, lora_alpha=8, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True
     )
@@ -125,6 +126,7 @@ def test_added_tokens(tmp_path: Path) -> None:
     convert(base, tmp_path / "merged", adapter=adapter)
     assert (tmp_path / "merged/tokenizer.json").read_bytes() == (adapter / "tokenizer.json").read_bytes()
     assert json.loads((tmp_path / "merged/config.json").read_text())["vocab_size"] == 304
+    _assert_as_peft(base, adapter, tmp_path / "merged", rows=304)
 
 
 @pytest.mark.parametrize(

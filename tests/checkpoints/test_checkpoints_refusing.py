@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from checkpoints.adapters import Q_V, edit, rewrite, tensors_of, train, with_tokens
 from fakes import checkpoints
+from fakes.checkpoints import write_safetensors
 from fakes.hub import Hub
 
 from catalogger import CataloggerError, convert
@@ -76,6 +78,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "alpha missing": (_set(lora_alpha=None), "has no alpha"),
     "rank missing": (_set(r=None), "has no rank"),
     "rank and shapes": (_set(r=4), "rank and shapes that disagree"),
+    "rank and shapes of one module": (_set(rank_pattern={"v_proj": 4}), '"model.layers.0.self_attn.v_proj" has rank 4'),
+    "alpha in words": (_set(lora_alpha="sixteen"), "has no alpha"),
+    "alphas in words": (_set(alpha_pattern={"q_proj": "x"}), '"alpha_pattern" that is no table of numbers'),
+    "ranks of nothing": (_set(rank_pattern={"q_proj": 0}), '"rank_pattern" that is no table of numbers'),
+    "a pattern that is none": (_set(target_modules="(q_proj"), 'has the pattern "(q_proj"'),
     "half a pair": (_without("layers.1.self_attn.q_proj.lora_B"), "half an adapter"),
     "half of the layers": (_without("layers.1."), 'no factors for "model.layers.1.self_attn.q_proj"'),
     "a module to save": (_set(modules_to_save=["lm_head"]), 'module_to_save "lm_head" has no weights'),
@@ -113,6 +120,37 @@ def test_a_base_that_is_an_adapter(base: Path, adapter: Path, tmp_path: Path) ->
         convert(adapter, tmp_path / "out")
 
 
+def test_a_base_that_wraps_its_layers(base: Path, adapter: Path) -> None:
+    """Saved in training, with the adapter's layers around its own."""
+    tensors = tensors_of(base / "model.safetensors")
+    wrapped = {name.replace(".q_proj.", ".q_proj.base_layer."): t for name, t in tensors.items()}
+    write_safetensors(base / "model.safetensors", wrapped)
+    _refused(base, adapter, "is itself an adapter around a base")
+
+
+def test_a_base_of_integers(base: Path, adapter: Path) -> None:
+    """Quantised weights whose config does not say so."""
+    tensors = tensors_of(base / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    write_safetensors(base / "model.safetensors", tensors | {name: ("I8", tensors[name][1], bytes(64 * 64))})
+    _refused(base, adapter, f'the weights are quantised ("{name}" is "I8")')
+
+
+def test_two_files_of_a_base_that_hold_one_tensor(base: Path, adapter: Path) -> None:
+    shutil.copy(base / "model.safetensors", base / "model-more.safetensors")
+    _refused(base, adapter, "twice: in")
+
+
+def test_nan_that_the_base_had_is_a_warning(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Only those that the adapter makes end the work; also in a tensor that it changes."""
+    tensors = tensors_of(base / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    code, shape, content = tensors[name]
+    assert isinstance(content, bytes)
+    write_safetensors(base / "model.safetensors", tensors | {name: (code, shape, b"\xc0\x7f" * 2 + content[4:])})
+    assert convert(base, tmp_path / "out", adapter=adapter).nan == {name: 2}
+
+
 def test_weights_that_become_infinite(base: Path, adapter: Path) -> None:
     """A product that is no number any more is refused, not written."""
     tensors = tensors_of(adapter / "adapter_model.safetensors")
@@ -120,7 +158,7 @@ def test_weights_that_become_infinite(base: Path, adapter: Path) -> None:
     code, shape, content = tensors[name]
     assert isinstance(content, bytes)
     rewrite(adapter, tensors | {name: (code, shape, b"\0\0\xc0\x7f" + content[4:])})
-    _refused(base, adapter, "are NaN, or that became NaN")
+    _refused(base, adapter, "that became NaN by the change")
 
 
 def test_fan_in_fan_out_over_a_square_of_another_kind(tmp_path: Path) -> None:

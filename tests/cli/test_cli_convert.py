@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cli.command import run
-from fakes import checkpoints
+from fakes import checkpoints, trained
 
 
 def test_converted_and_checked(tmp_path: Path) -> None:
@@ -28,6 +28,21 @@ def test_one_document(tmp_path: Path) -> None:
     assert document["digests"].keys() == {"model.safetensors"}
     failed = run("convert", str(source), "--to", str(tmp_path / "out"), "-o", "json")
     assert (failed.code, json.loads(failed.out)["error"]["code"]) == (2, "usage")
+
+
+def test_pickled(tmp_path: Path) -> None:
+    source = checkpoints.llama(tmp_path / "source")
+    pickled = trained.pickled(source, tmp_path / "pickled")
+    refused = run("convert", str(pickled), "--to", str(tmp_path / "out"))
+    assert (refused.code, refused.out) == (2, "")
+    assert "--allow-pickle" in refused.err
+    done = run("convert", str(pickled), "--to", str(tmp_path / "out"), "--allow-pickle", "-o", "json")
+    document = json.loads(done.out)
+    assert (done.code, document["pickled"]) == (0, ["pytorch_model.bin"])
+    assert "no file and no socket can be opened" in document["apart"]
+    assert 'Pickled: "pytorch_model.bin" was read as data by a process apart' in done.err
+    checked = run("check", "--recipe", "llama-chat", "--source", str(tmp_path / "out"))
+    assert checked.code == 0, checked.out + checked.err
 
 
 def test_a_source_that_is_nothing(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from catalogger.checkpoints.changing.pickled import Pickled, read_pickled
 from catalogger.checkpoints.changing.stored import Stored, stored_in
 from catalogger.checkpoints.facts import File
 from catalogger.checkpoints.headers import read_shard
@@ -23,6 +24,7 @@ from catalogger.errors import AdapterRefused, SourceInvalid
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
+_TORCHTUNE = ("adapter_model.pt", "adapter_[0-9]*.pt")
 _HARMLESS = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
     "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
@@ -43,7 +45,9 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter.  `tensors` by their names in the file; `small` holds its tokenizer's files."""
+    """A LoRA adapter.  `tensors` by their names in the file; `small` holds its tokenizer's files;
+    `pickled` the name of a pickled file that was read, and `apart` how its reader was kept apart.
+    """
 
     location: str
     revision: str | None
@@ -51,6 +55,8 @@ class Adapter:
     config: Mapping[str, Any]
     tensors: Mapping[str, Stored]
     small: Mapping[str, bytes]
+    pickled: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def base(self) -> str | None:
@@ -80,32 +86,34 @@ def is_adapter(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CONFIG, WEIGHTS, _PICKLED))
 
 
-def open_adapter(asked: str) -> Adapter:
+def open_adapter(asked: str, *, allow_pickle: bool = False) -> Adapter:
     """Open a folder or `ORG/REPO[@REVISION]`: config and tokenizer are read, of the weights the header.
 
     Raises AdapterRefused for what cannot be merged exactly, SourceInvalid, and what the Hub's client raises.
     """
     path = Path(asked).expanduser()
     if path.is_dir():
-        return _opened(path.absolute(), str(path.absolute()), None)
+        return _opened(path.absolute(), str(path.absolute()), None, allow_pickle)
     hub = hub_reference(asked)
     if hub is None:
         raise SourceInvalid(asked, "is neither a folder nor ORG/REPO", "Give the folder or repository of an adapter.")
     from catalogger.checkpoints.hub import fetch_some
 
-    commit, folder = fetch_some(*hub, (CONFIG, WEIGHTS, *TOKENIZER))
-    return _opened(folder, hub[0], commit)
+    commit, folder = fetch_some(*hub, (CONFIG, WEIGHTS, *([_PICKLED] if allow_pickle else ()), *TOKENIZER))
+    return _opened(folder, hub[0], commit, allow_pickle)
 
 
-def _opened(folder: Path, location: str, revision: str | None) -> Adapter:
+def _opened(folder: Path, location: str, revision: str | None, allow_pickle: bool) -> Adapter:
     config = _config(folder, location)
     _require_plain(config, location)
-    tensors = {t.name: t for t in _tensors(folder, location)}
+    _require_patterns(config, location)
+    held = _tensors(folder, location, allow_pickle)
+    tensors = {t.name: t for t in held.tensors}
     for name in tensors:
         if "lora_magnitude_vector" in name:
             raise _no(location, "DoRA", "holds magnitudes")
     small = {n: (folder / n).read_bytes() for n in TOKENIZER if (folder / n).is_file()}
-    return Adapter(location, revision, folder, config, tensors, small)
+    return Adapter(location, revision, folder, config, tensors, small, (_PICKLED,) if held.apart else (), held.apart)
 
 
 def _config(folder: Path, location: str) -> Mapping[str, Any]:
@@ -122,12 +130,12 @@ def _config(folder: Path, location: str) -> Mapping[str, Any]:
     return config
 
 
-def _tensors(folder: Path, location: str) -> list[Stored]:
-    path = folder / WEIGHTS
+def _tensors(folder: Path, location: str, allow_pickle: bool) -> Pickled:
+    path, pickled = folder / WEIGHTS, folder / _PICKLED
     if not path.is_file():
-        pickled = (folder / _PICKLED).is_file()
-        what = f'has pickled weights only ("{_PICKLED}")' if pickled else f'is half an adapter: it has no "{WEIGHTS}"'
-        raise AdapterRefused(location, what, "Save it as safetensors: model.save_pretrained(folder).")
+        if pickled.is_file() and allow_pickle:
+            return read_pickled(pickled, location)
+        raise _no_weights(folder, location)
     with path.open("rb") as stream:
         file = File(WEIGHTS, path.stat().st_size)
         shard = read_shard(file, lambda start, end: os.pread(stream.fileno(), end - start, start))
@@ -136,7 +144,24 @@ def _tensors(folder: Path, location: str) -> list[Stored]:
         raise AdapterRefused(location, f'has an "{WEIGHTS}" that {problem}', "Fetch or save it again.")
     if not shard.tensors:
         raise AdapterRefused(location, f'is half an adapter: "{WEIGHTS}" holds no tensor')
-    return stored_in(folder, shard)
+    return Pickled(stored_in(folder, shard), ())
+
+
+def _no_weights(folder: Path, location: str) -> AdapterRefused:
+    if (folder / _PICKLED).is_file():
+        what = f'has pickled weights only ("{_PICKLED}")'
+        return AdapterRefused(
+            location, what, "Save it as safetensors: model.save_pretrained(folder); or allow it by --allow-pickle."
+        )
+    if own := [file.name for pattern in _TORCHTUNE for file in folder.glob(pattern)]:
+        return AdapterRefused(
+            location,
+            f'holds torchtune\'s own form of an adapter only ("{own[0]}")',
+            'Save it as PEFT does too: FullModelHFCheckpointer writes "adapter_model.safetensors" beside it.',
+        )
+    return AdapterRefused(
+        location, f'is half an adapter: it has no "{WEIGHTS}"', "Save it once more: model.save_pretrained(folder)."
+    )
 
 
 def _require_plain(config: Mapping[str, Any], location: str) -> None:
@@ -151,12 +176,31 @@ def _require_plain(config: Mapping[str, Any], location: str) -> None:
         raise _no(location, start, "was trained on a base whose weights were changed at the start")
     for name, meaning in (("r", "rank"), ("lora_alpha", "alpha")):
         value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or (name == "r" and value < 1):
+        if not _is_number(value) or (name == "r" and value < 1):
             raise AdapterRefused(
                 location,
                 f'has no {meaning}: "{name}" is {json.dumps(value)} in "{CONFIG}"',
                 "Put in the value it was trained with.",
             )
+
+
+def _require_patterns(config: Mapping[str, Any], location: str) -> None:
+    """Raises AdapterRefused for names of modules, ranks and alphas in a form that PEFT does not write."""
+    texts = [text for key in ("target_modules", "exclude_modules", "layers_pattern") if (text := config.get(key))]
+    for key in ("rank_pattern", "alpha_pattern"):
+        held = config.get(key) or {}
+        if not isinstance(held, dict) or not all(_is_number(n) and n > 0 for n in held.values()):
+            raise AdapterRefused(location, f'has a "{key}" that is no table of numbers in "{CONFIG}"')
+        texts += held
+    for text in texts:
+        try:
+            re.compile(text if isinstance(text, str) else "")
+        except re.error as error:
+            raise AdapterRefused(location, f'has the pattern "{text}" in "{CONFIG}", which is none: {error}') from error
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:

@@ -21,15 +21,20 @@ _LARGEST = {"BF16": 3.3895313892515355e38, "F16": 65504.0, "F32": 3.402823466385
 
 @dataclass
 class Counts:
-    """What the numbers of one tensor are: `infinite` before they are rounded, `overflowed` only after it, or `nan`."""
+    """What the numbers of one tensor are: `infinite` before they are rounded, `overflowed` only after it, or `nan`;
+    `broken` are those of the `nan` that were numbers before a change.
+    """
 
     nan: int = 0
+    broken: int = 0
     infinite: int = 0
     overflowed: int = 0
 
 
-def widened(raw: bytes | bytearray | memoryview, dtype: str) -> Floats:
-    """The stored numbers as a new array of float32; of float64 the nearest, which may be infinite."""
+def widened(raw: bytes | bytearray | memoryview, dtype: str, *, new: bool = True) -> Floats:
+    """The stored numbers as an array of float32, which need not be a new one; of float64 the nearest, which may be
+    infinite.
+    """
     import numpy as np
 
     if dtype == "BF16":
@@ -37,7 +42,7 @@ def widened(raw: bytes | bytearray | memoryview, dtype: str) -> Floats:
         bits <<= 16
         return bits.view(np.float32)
     with np.errstate(over="ignore"):
-        return np.frombuffer(raw, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)
+        return np.frombuffer(raw, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32, copy=new)
 
 
 def narrowed(values: Floats, dtype: str, counts: Counts) -> memoryview:
@@ -49,10 +54,17 @@ def narrowed(values: Floats, dtype: str, counts: Counts) -> memoryview:
     if not peak <= _LARGEST[dtype]:
         _count(values, dtype, counts)
     if dtype == "BF16":
-        return _bfloat16(values).data.cast("B")
+        return _bfloat16(values, nan=bool(np.isnan(peak))).data.cast("B")
     with np.errstate(over="ignore"):
         stored = values.astype({"F32": "<f4", "F16": "<f2"}[dtype], copy=False)
     return np.ascontiguousarray(stored).data.cast("B")
+
+
+def nan_in(values: Floats) -> int:
+    """How many of them are no numbers."""
+    import numpy as np
+
+    return int(np.isnan(values).sum())
 
 
 def rounded(values: Floats, dtype: str) -> Floats:
@@ -60,8 +72,10 @@ def rounded(values: Floats, dtype: str) -> Floats:
     return widened(narrowed(values, dtype, Counts()), dtype)
 
 
-def _bfloat16(values: Floats) -> NDArray[np.uint16]:
-    """The upper half of each float32 after half a unit was added, less a hair where the unit is even."""
+def _bfloat16(values: Floats, *, nan: bool) -> NDArray[np.uint16]:
+    """The upper half of each float32 after half a unit was added, less a hair where the unit is even; `nan` where one
+    of them may be none.
+    """
     import numpy as np
 
     bits = np.ascontiguousarray(values).view(np.uint32)
@@ -71,7 +85,7 @@ def _bfloat16(values: Floats) -> NDArray[np.uint16]:
     sums += bits
     sums >>= 16
     upper = sums.astype(np.uint16)
-    if np.isnan(values.max(initial=0)):  # half a unit would carry some of them over to numbers
+    if nan:  # half a unit would carry some of them over to numbers
         upper[np.isnan(values)] = 0x7FC0
     return upper
 
@@ -80,9 +94,9 @@ def _count(values: Floats, dtype: str, counts: Counts) -> None:
     import numpy as np
 
     infinite = int(np.isinf(values).sum())
-    counts.nan += int(np.isnan(values).sum())
+    counts.nan += nan_in(values)
     counts.infinite += infinite
     with np.errstate(over="ignore"):
-        after = _bfloat16(values).astype(np.uint32) << 16 if dtype == "BF16" else values.astype(np.float16)
+        after = _bfloat16(values, nan=True).astype(np.uint32) << 16 if dtype == "BF16" else values.astype(np.float16)
     held = after.view(np.float32) if dtype == "BF16" else after
     counts.overflowed += int(np.isinf(held).sum()) - infinite

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from catalogger.checkpoints.changing.floats import FLOATS, Counts, narrowed, rounded, widened
+from catalogger.checkpoints.changing.floats import FLOATS, Counts, nan_in, narrowed, rounded, widened
 from catalogger.checkpoints.changing.stored import Reader, Stored
 
 if TYPE_CHECKING:
     from catalogger.checkpoints.changing.floats import Floats
 
-_ELEMENTS = 1 << 16  # of one block: a few of them fit a processor's cache
+_ELEMENTS = 1 << 17  # of one block: a few of them fit a processor's cache; in smaller ones threads wait for each other
 _COPIED = 1 << 20  # bytes of one block that is only copied
 _PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
 _ROWS_BY_RANK = 1 << 12
@@ -88,14 +88,18 @@ def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:
     for start in range(0, prod(source.shape), each):
         raw = buffer[: min(len(buffer), source.nbytes - start * width)]
         reader.read(source, start * width, raw)
-        values = widened(raw, source.dtype)
+        values = widened(raw, source.dtype, new=bool(changes))
         if held not in (source.dtype, output.dtype):
             values = rounded(values, held)
         for change in changes:
             change(values.reshape(-1, columns), start // columns)
         if changes and held != output.dtype:
             values = rounded(values, held)
-        yield len(raw), narrowed(values, output.dtype, counts)
+        before = counts.nan
+        block = narrowed(values, output.dtype, counts)
+        if changes and counts.nan > before:
+            counts.broken += counts.nan - before - nan_in(widened(raw, source.dtype))
+        yield len(raw), block
 
 
 def _copied(source: Stored, reader: Reader) -> Iterator[Block]:

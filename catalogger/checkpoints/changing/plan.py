@@ -46,11 +46,16 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole result: weight files, and the content of every small file.  `said` are sentences for the user."""
+    """The whole result: weight files, and the content of every small file.  `said` are sentences for the user.
+
+    `pickled` names the pickled files that are read, and `apart` says how their reader was kept apart.
+    """
 
     shards: tuple[PlannedShard, ...]
     small: Mapping[str, bytes]
     said: tuple[str, ...] = ()
+    pickled: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

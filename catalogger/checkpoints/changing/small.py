@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalogger.checkpoints.changing.adapter import Adapter
 from catalogger.checkpoints.changing.plan import PlannedShard, as_json
+from catalogger.checkpoints.changing.tokenizer import VOCABULARIES, largest_token
 from catalogger.checkpoints.facts import INDEX, TORCH_DTYPES
 from catalogger.checkpoints.selection import TOKENIZER
 from catalogger.errors import AdapterRefused
 
-_VOCABULARIES = {
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-}
 _TEMPLATES = {"chat_template.jinja", "chat_template.json"}
-_ID = re.compile(rb'"id"\s*:\s*(\d+)')
 _DTYPES = ("torch_dtype", "dtype")
 
 
@@ -35,7 +26,7 @@ def small_files(
     said = _true_config(held, shards, config)
     if said != json.loads(files["config.json"]):
         files["config.json"] = as_json(said)
-    if adapter is None or not _VOCABULARIES & adapter.small.keys():
+    if adapter is None or not VOCABULARIES & adapter.small.keys():
         return files
     rows = config.get("vocab_size") or held.get("vocab_size")
     _require_room(adapter, rows)
@@ -67,12 +58,10 @@ def _true_config(config: dict[str, Any], shards: Sequence[PlannedShard], new: Ma
 
 def _require_room(adapter: Adapter, rows: object) -> None:
     """Raises AdapterRefused where the adapter's tokenizer has a token that the embedding has no row for."""
-    ids = [int(n) for n in _ID.findall(adapter.small.get("tokenizer.json", b""))]
-    added = adapter.small.get("added_tokens.json")
-    ids += [n for n in json.loads(added).values() if isinstance(n, int)] if added else []
-    if isinstance(rows, int) and max(ids, default=0) >= rows:
+    largest = largest_token(adapter.small)
+    if isinstance(rows, int) and largest >= rows:
         raise AdapterRefused(
             adapter.location,
-            f"has another vocabulary: its tokenizer has token {max(ids)}, the embedding has {rows} rows",
+            f"has another vocabulary: its tokenizer has token {largest}, the embedding has {rows} rows",
             "Were tokens added? Save the resized tables too: save_embedding_layers=True, or modules_to_save.",
         )

@@ -11,13 +11,17 @@ from pathlib import Path
 from types import TracebackType
 
 from catalogger.checkpoints.facts import Shard
+from catalogger.checkpoints.headers import WIDTHS
 from catalogger.errors import CheckpointError
 from catalogger.files.digests import identity
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of a file; `start` and `end` are byte offsets in the whole file."""
+    """One tensor of a file; `start` and `end` are byte offsets in the whole file.
+
+    `strides` are steps in numbers, where they do not lie side by side; then `end` is only `start` and the size.
+    """
 
     file: Path
     name: str
@@ -25,6 +29,7 @@ class Stored:
     shape: tuple[int, ...]
     start: int
     end: int
+    strides: tuple[int, ...] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -55,12 +60,37 @@ class Reader:
 
     def read(self, tensor: Stored, start: int, buffer: memoryview) -> None:
         """Fill the buffer with the tensor's bytes from `start` on.  Raises CheckpointError where they are not there."""
-        descriptor, done = self._descriptor(tensor.file), 0
+        if tensor.strides is not None:
+            self._gather(tensor, tensor.strides, start, buffer)
+            return
+        self._fill(tensor.file, tensor.start + start, buffer)
+
+    def _fill(self, file: Path, at: int, buffer: memoryview) -> None:
+        descriptor, done = self._descriptor(file), 0
         while done < len(buffer):
-            count = os.preadv(descriptor, [buffer[done:]], tensor.start + start + done)
+            count = os.preadv(descriptor, [buffer[done:]], at + done)
             if not count:
-                raise _changed(tensor.file)
+                raise _changed(file)
             done += count
+
+    def _gather(self, tensor: Stored, strides: tuple[int, ...], start: int, buffer: memoryview) -> None:
+        """Numbers from all over the storage, in the order of the shape.  Mapped for this block alone: memory stays
+        flat.
+        """
+        import numpy as np
+
+        width = WIDTHS[tensor.dtype]
+        left = np.arange(start // width, (start + len(buffer)) // width)
+        places = np.zeros_like(left)
+        for count, step in zip(reversed(tensor.shape), reversed(strides), strict=True):
+            left, within = np.divmod(left, count)
+            places += within * step
+        reach = sum((count - 1) * step for count, step in zip(tensor.shape, strides, strict=True)) + 1
+        try:
+            held = np.memmap(tensor.file, f"<u{width}", "r", tensor.start, (reach,))
+        except ValueError as error:  # the file is shorter than it was
+            raise _changed(tensor.file) from error
+        np.take(held, places, out=np.frombuffer(buffer, held.dtype))
 
     def whole(self, tensor: Stored) -> bytearray:
         """All bytes of a tensor."""

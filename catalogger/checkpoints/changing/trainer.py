@@ -1,4 +1,4 @@
-"""The folder that a Transformers Trainer writes: one checkpoint after another, and a state that says which was best.
+"""The folder that a Trainer or torchtune writes: one checkpoint after another; the Trainer's says which was best.
 
 It only chooses; what a checkpoint holds is for others to read.
 """
@@ -23,7 +23,9 @@ def chosen(folder: str, which: str) -> Path:
     steps = _steps(Path(folder).expanduser())
     if not steps:
         raise SourceInvalid(
-            folder, 'has no "checkpoint-N" in it', "Leave --checkpoint out, or give the Trainer's folder."
+            folder,
+            'has no "checkpoint-N" or "epoch_N" in it',
+            "Leave --checkpoint out, or give the folder around them.",
         )
     last = max(steps)
     if which == "last":
@@ -33,13 +35,19 @@ def chosen(folder: str, which: str) -> Path:
     if not which.isdecimal():
         raise UsageError(f'"{which}" names no checkpoint.', "Give best, last or the number of a step.")
     if int(which) not in steps:
-        raise SourceInvalid(folder, f'has no "checkpoint-{which}"', _there(steps))
+        name = re.sub(r"\d+$", which, steps[last].name)
+        raise SourceInvalid(folder, f'has no "{name}"', _there(steps))
     return steps[int(which)]
 
 
 def _steps(folder: Path) -> dict[int, Path]:
-    found = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("checkpoint-*"))
-    return {int(match[1]): path for match, path in found if match and path.is_dir()}
+    """By their numbers: the Trainer's, or torchtune's by epoch or, of newer versions, by step."""
+    for pattern in (r"checkpoint-(\d+)", r"epoch_(\d+)", r"step_(\d+)"):
+        names = ((re.fullmatch(pattern, path.name), path) for path in sorted(folder.glob("*"), key=str))
+        found = {int(match[1]): path for match, path in names if match and path.is_dir()}
+        if found:
+            return found
+    return {}
 
 
 def _best(folder: str, steps: dict[int, Path], last: int) -> Path:
@@ -47,7 +55,7 @@ def _best(folder: str, steps: dict[int, Path], last: int) -> Path:
     said = _state(steps[last]).get("best_model_checkpoint")
     if not isinstance(said, str) or not said:
         fix = f"It was trained without a metric to choose by. {_there(steps)}"
-        raise SourceInvalid(folder, f'does not say which checkpoint is best, in "checkpoint-{last}/{_STATE}"', fix)
+        raise SourceInvalid(folder, f'does not say which checkpoint is best, in "{steps[last].name}/{_STATE}"', fix)
     name = PurePath(said.replace("\\", "/")).name
     best = next((path for path in steps.values() if path.name == name), None)
     if best is None:

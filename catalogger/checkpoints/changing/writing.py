@@ -1,7 +1,7 @@
 """Write a plan to a folder: shard by shard, hashed on the way, each under its name only once it is whole.
 
 What was begun stands in a folder beside the target, which gets its name at the very end.  Finished shards of the same
-plan are taken up after an interruption; after a failure nothing is left.
+plan are taken up after an interruption, a kill or a full disk; where the input is at fault nothing is left.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from catalogger.checkpoints.changing.floats import Counts
 from catalogger.checkpoints.changing.outputs import blocks
 from catalogger.checkpoints.changing.plan import Plan, PlannedShard
 from catalogger.checkpoints.changing.stored import Reader
-from catalogger.errors import CataloggerError, DiskError, NotEnoughRoom, WeightsNotFinite
+from catalogger.errors import CheckpointError, DiskError, NotEnoughRoom, WeightsNotFinite
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.place import existing
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = min(8, 2 * (os.cpu_count() or 1))  # more than processors: the last files are not waited for one by one
 _PLAN = ".plan"
 _ROOM = 10_000_000  # bytes that a file system may take beside the files
 
@@ -52,7 +52,7 @@ def write(plan: Plan, target: Path, tick: Tick) -> Written:
     Raises NotEnoughRoom, DiskError, WeightsNotFinite, and CheckpointError where an input changes meanwhile.
     """
     work = beside(target)
-    with _nothing_left(work), Reader(plan.inputs) as reader:
+    with _picked_up_later(work), Reader(plan.inputs) as reader:
         written = Written()
         missing = _begin(plan, work, written, tick)
         _require_room(work, plan.size - sum(s.size for s in plan.shards if s not in missing))
@@ -72,18 +72,33 @@ def write(plan: Plan, target: Path, tick: Tick) -> Written:
 
 
 @contextmanager
-def _nothing_left(work: Path) -> Iterator[None]:
-    """After a failure the folder is removed; after an interruption it stays, to be taken up."""
+def _picked_up_later(work: Path) -> Iterator[None]:
+    """What is finished stays, to be taken up by the next run, but where the input is at fault: then it is removed."""
     try:
         yield
-    except (CataloggerError, OSError) as error:
+    except CheckpointError:
         shutil.rmtree(work, ignore_errors=True)
-        if isinstance(error, CataloggerError):
-            raise
+        raise
+    except OSError as error:
+        kept = _finished(work)
+        left = f'{kept} finished files stay in "{work}"' if kept else "Nothing was left there"
         raise DiskError(
-            f'Cannot write "{work.parent}": {error.strerror}. Nothing was left there.',
-            "Free some room or choose another folder, then run the same command again.",
+            f'Cannot write "{work.parent}": {error.strerror}. {left}.',
+            "Free some room and run the same command again, which goes on from there; or choose another folder.",
         ) from error
+    except BaseException:
+        _finished(work)
+        raise
+
+
+def _finished(work: Path) -> int:
+    """Remove what is half done, and the folder where nothing else is in it; how many files of weights are whole."""
+    for part in work.glob("*.part"):
+        part.unlink(missing_ok=True)
+    whole = sum(1 for note in work.glob("*.sha256") if note.with_suffix("").is_file())
+    if not whole:
+        shutil.rmtree(work, ignore_errors=True)
+    return whole
 
 
 def _begin(plan: Plan, work: Path, written: Written, tick: Tick) -> list[PlannedShard]:
@@ -168,9 +183,9 @@ def _write_shard(
                 _write_all(file.fileno(), block)
                 read += count
                 tick(len(block))
-            if counts.nan:
-                raise WeightsNotFinite(str(output.source.file.parent), output.name, counts.nan)
-            if counts.infinite or counts.overflowed:
+            if counts.broken:
+                raise WeightsNotFinite(str(output.source.file.parent), output.name, counts.broken)
+            if counts.nan or counts.infinite or counts.overflowed:
                 found[output.name] = counts
     sha256 = digest.hexdigest()
     note = {"sha256": sha256, "counts": {name: vars(counts) for name, counts in found.items()}}
