@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalogger.cli.options import DEBUG, OUTPUT
+from catalogger.cli.options import DEBUG, NORMALIZE, OUTPUT
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -17,6 +17,7 @@ from catalogger.quiet import quiet
 @click.option("--checkpoint", metavar="best|last|N", help="Which one, where SOURCE is a Trainer's folder.")
 @click.option("--dtype", type=click.Choice(["bfloat16"]), help="Cast the weights.  [default: they stay as they are]")
 @click.option("--max-shard-size", metavar="N", help="Cut or join the weight files to this size, as in 1GB.")
+@NORMALIZE
 @OUTPUT
 @DEBUG
 def command(
@@ -27,6 +28,7 @@ def command(
     checkpoint: str | None,
     dtype: str | None,
     max_shard_size: str | None,
+    normalize: int | None,
     output: str,
     debug: bool,
 ) -> None:
@@ -51,6 +53,7 @@ def command(
         checkpoint=checkpoint,
         dtype=dtype,
         max_shard_size=max_shard_size,
+        normalize=normalize,
         progress=Terminal(),
     )
     if output == "json":

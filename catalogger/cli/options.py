@@ -23,6 +23,12 @@ TRACKING: Decorator = click.option(
 REGISTRY: Decorator = click.option(
     "--registry-uri", metavar="U", help="Model registry.  [default: MLFLOW_REGISTRY_URI, else the tracking store]"
 )
+NORMALIZE: Decorator = click.option(
+    "--normalize",
+    type=click.IntRange(4, 5),
+    metavar="4|5",
+    help="Say config, tokenizer and chat template as this generation of Transformers writes and reads them.",
+)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints import LoggedModel, open_source
+from catalogger.checkpoints.normalizing.normalizing import normalized
 from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
 from catalogger.lines import as_block
 from catalogger.loggers.glance import newest_tags
@@ -67,6 +68,7 @@ def check(
     allow_pickle: bool = False,
     ignore: Sequence[str] = (),
     region: str | None = None,
+    normalize: int | None = None,
     prove: bool = False,
     progress: Progress | None = None,
 ) -> Checked:
@@ -83,7 +85,7 @@ def check(
     told.say(f"Reading {asked}")
     facts = Facts(
         environment(),
-        open_source(asked, allow_pickle=allow_pickle),
+        normalized(open_source(asked, allow_pickle=allow_pickle), normalize, told),
         named.recipe,
         target=_target(wanted, tracking_uri, registry_uri),
         remote_code_consent=trust_remote_code,
@@ -101,6 +103,7 @@ def check(
         progress=told,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        normalize=normalize,
         prove=True,
     )
     with _findings_told(report, told):

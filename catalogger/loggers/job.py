@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints import Checkpoint, open_source, save_objects
+from catalogger.checkpoints.normalizing.normalizing import normalized
 from catalogger.errors import UsageError
 from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
@@ -52,6 +53,7 @@ def log_model(
     prove: bool = False,
     upload: Upload = "auto",
     tracking: Tracking = "auto",
+    normalize: int | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -66,6 +68,7 @@ def log_model(
     upload: how files get to Databricks: `storage` by credentials for the cloud's storage, `files` by the Files API,
         `auto` as MLflow chooses.
     tracking: `full` also logs the weights where the registry takes files of its own, and a note of them would do.
+    normalize: say the small files (config, tokenizer, chat template) as Transformers 4 or 5 writes them; 4 or 5.
     prove: load the model in another process and ask it something before anything is logged; needs torch.
 
     Raises the classes of `catalogger.errors`; before CheckFailed and every UsageError nothing was changed.
@@ -88,9 +91,11 @@ def log_model(
         prove=prove,
         upload=upload,
         tracking=tracking,
+        normalize=normalize,
     )
     run_rules(Facts(environment(), recipe=request.recipe.recipe), request.ignore, only=_FIRST).raise_on_error()
-    with _opened(request, source, model, tokenizer) as checkpoint:
+    with _opened(request, source, model, tokenizer) as opened:
+        checkpoint = normalized(opened, request.normalize, request.progress)
         outcome = _checked(request, checkpoint, dry_run=dry_run)
     return replace(outcome, seconds=time.monotonic() - began)
 

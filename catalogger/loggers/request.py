@@ -41,3 +41,4 @@ class Request:
     prove: bool = False
     upload: Upload = "auto"
     tracking: Tracking = "auto"
+    normalize: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from catalogger.checkpoints.changing.writing import Written, write
 from catalogger.checkpoints.facts import Checkpoint, Origin
 from catalogger.checkpoints.folder import open_folder
 from catalogger.checkpoints.hub import fetch
+from catalogger.checkpoints.normalizing.normalizing import put
 from catalogger.checkpoints.source import open_source
 from catalogger.errors import AdapterRefused, CheckpointError, SourceInvalid, UsageError, human
 from catalogger.files.digests import DigestMemory
@@ -76,13 +77,17 @@ def convert(
     checkpoint: str | int | None = None,
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
+    normalize: int | None = None,
     progress: Progress | None = None,
 ) -> Converted:
     """Merge an adapter, cast to bfloat16, cut the shards anew: into a folder, in flat memory, without loading a model.
 
     `source` is a checkpoint, or an adapter whose base its own config or `base` names.  `adapter` may be "none" where a
     folder holds both.  `checkpoint` chooses from a Trainer's folder: "best", "last" or a step.  `max_shard_size` is in
-    bytes, or "1GB".  Raises AdapterRefused, CheckpointError, UsageError, DiskError, and what opening a source raises;
+    bytes, or "1GB".  `normalize` is the generation of Transformers, 4 or 5, whose words
+    the small files are put in.
+
+    Raises AdapterRefused, CheckpointError, UsageError, DiskError, and what opening a source raises;
     nothing is left behind then.
     """
     progress = progress or Silent()
@@ -95,6 +100,9 @@ def convert(
         progress.say(f"Fetching {human(opened.weight_bytes)} of {opened.origin.location}")
         opened = fetch(opened, DigestMemory())
     plan = plan_of(opened, merging, _CODES.get(dtype or ""), most)
+    if normalize is not None:
+        small, made = put(plan.small, normalize, opened.origin.location)
+        plan = replace(plan, small=small, said=(*plan.said, *(f"{label} {text}" for label, text in made.rows())))
     for sentence in plan.said:
         progress.say(sentence)
     with progress.bar("Converting", plan.size) as tick:
