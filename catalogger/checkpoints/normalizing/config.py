@@ -10,7 +10,7 @@ from catalogger.checkpoints.normalizing import rope
 _DTYPE = {4: ("dtype", "torch_dtype"), 5: ("torch_dtype", "dtype")}
 """The other generation's name, and this one's."""
 _TIED = "tie_word_embeddings"
-_NO_PART = ("quantization_config", "compression_config")
+_NO_PART = ("quantization_config", "compression_config", "attn_config")
 
 
 def as_said_by(generation: int, config: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def as_5(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dbrx_of_4(config: Mapping[str, Any]) -> dict[str, Any]:
-    """DBRX has its base in `attn_config` in 4, which 5 does not read: it stays in both places."""
+    """DBRX has its base in `attn_config`, where 4 reads it; the model of 5 reads both places: it stays in both."""
     said, attention, experts = (config.get(key) or {} for key in ("rope_parameters", "attn_config", "ffn_config"))
     if said and _kind(said) != "default":
         raise Unsayable(f'rope kind "{_kind(said)}" for DBRX, where Transformers 4 has the default only')
@@ -104,11 +104,10 @@ def _dbrx_of_4(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dbrx_of_5(config: Mapping[str, Any]) -> dict[str, Any]:
-    attention = dict(config.get("attn_config") or {})
-    theta = attention.pop(_THETA, None)
+    theta = (config.get("attn_config") or {}).get(_THETA)
     if theta is None or "rope_parameters" in config:
         return dict(config)
-    return {**config, "attn_config": attention, "rope_parameters": {"rope_theta": theta, "rope_type": "default"}}
+    return {**config, "rope_parameters": {"rope_theta": theta, "rope_type": "default"}}
 
 
 def _of_layers(layers: Mapping[str, Mapping[str, Any]], names: _Names) -> tuple[Mapping[str, Any], Any]:
