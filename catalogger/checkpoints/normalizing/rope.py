@@ -76,10 +76,10 @@ def as_5(config: Mapping[str, Any]) -> dict[str, Any]:
     said = {"rope_type": said.get("rope_type", said.get("type", "default"))} | said
     if theta is not None:
         said[_THETA] = theta
-    gone = {names.theta, "rope_scaling"}
+    gone = {names.theta, _THETA, "rope_scaling"}
     if names.share != _SHARE and (share := config.get(names.share)) is not None:
         said[_SHARE] = share
-        gone.add(names.share)
+        gone |= {names.share, _SHARE}
     if names.local:
         local = {"rope_type": "default"}
         if config.get(names.local) is not None:
