@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from catalogger.checkpoints.normalizing.normalizing import Normalized
     from catalogger.checkpoints.probe import Probe
 
 SourceKind = Literal["hub", "folder", "package", "memory"]
@@ -96,6 +97,8 @@ class Checkpoint:
     """The folder that holds the files; None while they are on the Hub."""
     code: str | None = None
     """`REPO@COMMIT` of Python files that were brought in from another repository, with consent."""
+    normalized: Normalized | None = None
+    """In which generation's words the small files were put, where that was asked for."""
     unread: str | None = None
     """Why no header of a weight file was read; None where they were."""
 

@@ -13,6 +13,8 @@ TOKENIZER = (
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+TEMPLATES = "additional_chat_templates/"
+"""The folder of the templates beside the default one, a `.jinja` each."""
 CONFIG = ("config.json", "generation_config.json", INDEX)
 SENTENCE = (
     "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
@@ -52,7 +54,8 @@ def select(paths: Iterable[str]) -> Selection:
     weights, small, code, pickled, left_out = [], [], [], [], {}
     for path in sorted(paths):
         name = path.rsplit("/", 1)[-1]
-        if path in CONFIG or path in TOKENIZER or path in SENTENCE or path in CARD or is_licence(path):
+        known = (*CONFIG, *TOKENIZER, *SENTENCE, *CARD)
+        if path in known or is_template(path) or is_licence(path):
             small.append(path)
         elif "/" not in path and name.endswith(".safetensors") and not _twin(path):
             weights.append(path)
@@ -69,6 +72,11 @@ def select(paths: Iterable[str]) -> Selection:
 def is_licence(path: str) -> bool:
     """Whether the path is a licence, use policy or notice at the root."""
     return _matches(path, LICENCE)
+
+
+def is_template(path: str) -> bool:
+    """Whether the path is a named chat template beside the default one."""
+    return path.startswith(TEMPLATES) and path.endswith(".jinja")
 
 
 def _twin(path: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catalogger.cli.options import DEBUG, FOR, REGISTRY, TRACKING
+from catalogger.cli.options import DEBUG, FOR, NORMALIZE, REGISTRY, TRACKING
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -43,6 +43,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a value of the recipe.")
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
 @FOR
+@NORMALIZE
 @_shared
 def check_command(output: str, strict: bool, debug: bool, **options: Any) -> None:
     """Say whether a checkpoint would register, serve and answer right.

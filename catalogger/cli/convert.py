@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalogger.cli.options import DEBUG, OUTPUT
+from catalogger.cli.options import DEBUG, NORMALIZE, OUTPUT
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -18,6 +18,7 @@ from catalogger.quiet import quiet
 @click.option("--dtype", type=click.Choice(["bfloat16"]), help="Cast the weights.  [default: they stay as they are]")
 @click.option("--max-shard-size", metavar="N", help="Cut or join the weight files to this size, as in 1GB.")
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights too: read as data, by a process apart.")
+@NORMALIZE
 @OUTPUT
 @DEBUG
 def command(
@@ -29,6 +30,7 @@ def command(
     dtype: str | None,
     max_shard_size: str | None,
     allow_pickle: bool,
+    normalize: int | None,
     output: str,
     debug: bool,
 ) -> None:
@@ -54,6 +56,7 @@ def command(
         dtype=dtype,
         max_shard_size=max_shard_size,
         allow_pickle=allow_pickle,
+        normalize=normalize,
         progress=Terminal(),
     )
     if output == "json":

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from catalogger.cli.options import DEBUG, FOR, OUTPUT, REGISTRY, TRACKING
+from catalogger.cli.options import DEBUG, FOR, NORMALIZE, OUTPUT, REGISTRY, TRACKING
 from catalogger.cli.output import fail, interrupted
 
 _VERBS = {
@@ -87,6 +87,7 @@ class _Verbs(click.Group):
     default="auto",
     help="full also logs the weights to the tracking server where Unity Catalog holds them.  [default: auto]",
 )
+@NORMALIZE
 @click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that a checkpoint brings.")
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule; recorded in the version's tags.")

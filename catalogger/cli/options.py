@@ -29,6 +29,12 @@ FOR: Decorator = click.option(
     metavar="ENVIRONMENT",
     help="Write what another MLflow would: mlflow==2.12.2, or dbr-15.4-ml.  [default: the MLflow installed here]",
 )
+NORMALIZE: Decorator = click.option(
+    "--normalize",
+    type=click.IntRange(4, 5),
+    metavar="4|5",
+    help="Say config, tokenizer and chat template as this generation of Transformers writes and reads them.",
+)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -58,6 +58,7 @@ class Wanted:
             "prove": entry.prove,
             "upload": entry.upload,
             "tracking": entry.tracking,
+            "normalize": entry.normalize,
         }
 
 

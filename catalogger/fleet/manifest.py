@@ -61,6 +61,8 @@ class Options(_Part):
     weights: Literal["auto", "copy", "link"] = "auto"
     upload: Literal["auto", "storage", "files"] = "auto"
     tracking: Literal["auto", "full"] = "auto"
+    normalize: Literal[4, 5] | None = None
+    """The generation of Transformers in whose words config, tokenizer and chat template are put."""
     trust_remote_code: bool = False
     """Consent to the Python code that a checkpoint brings; the command has to consent too."""
     allow_pickle: bool = False

@@ -121,9 +121,11 @@ class Planner:
         if tags.get(IGNORED) != ignored_of(entry.ignore):
             return False
         if hub := hub_reference(wanted.source):
-            digest = request_digest(wanted.recipe.recipe, hub[0], self._commit(*hub))
+            digest = request_digest(wanted.recipe.recipe, hub[0], self._commit(*hub), entry.normalize)
             return tags.get(REQUEST) == digest and self._is_code_same(wanted, tags)
-        known = folder_fingerprint(wanted.recipe, wanted.source, allow_pickle=entry.allow_pickle)
+        known = folder_fingerprint(
+            wanted.recipe, wanted.source, allow_pickle=entry.allow_pickle, normalize=entry.normalize
+        )
         return known is not None and tags.get(FINGERPRINT) == known
 
     def _is_code_same(self, wanted: Wanted, tags: Mapping[str, str]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints import LoggedModel, open_source
+from catalogger.checkpoints.normalizing.normalizing import normalized
 from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
 from catalogger.lines import as_block
 from catalogger.loggers.glance import newest_tags
@@ -69,6 +70,7 @@ def check(
     ignore: Sequence[str] = (),
     region: str | None = None,
     written_for: str | None = None,
+    normalize: int | None = None,
     prove: bool = False,
     progress: Progress | None = None,
 ) -> Checked:
@@ -86,7 +88,7 @@ def check(
     here, target = environment(), environment_of(written_for) if written_for else None
     facts = Facts(
         target or here,
-        open_source(asked, allow_pickle=allow_pickle),
+        normalized(open_source(asked, allow_pickle=allow_pickle), normalize, told),
         named.recipe,
         target=_target(wanted, tracking_uri, registry_uri),
         remote_code_consent=trust_remote_code,
@@ -105,6 +107,7 @@ def check(
         progress=told,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        normalize=normalize,
         prove=True,
         target=target,
     )

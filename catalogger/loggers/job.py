@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints import Checkpoint, open_source, save_objects
+from catalogger.checkpoints.normalizing.normalizing import normalized
 from catalogger.errors import UsageError
 from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
@@ -51,6 +52,7 @@ def log_model(
     upload: Upload = "auto",
     tracking: Tracking = "auto",
     written_for: str | None = None,
+    normalize: int | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -67,6 +69,7 @@ def log_model(
     tracking: `full` also logs the weights where the registry takes files of its own, and a note of them would do.
     written_for: write what another MLflow would have written: `mlflow==2.12.2`, with further versions behind commas, or
         the name of a runtime, `dbr-15.4-ml`.
+    normalize: say the small files (config, tokenizer, chat template) as Transformers 4 or 5 writes them; 4 or 5.
     prove: load the model in another process and ask it something before anything is logged; needs torch.
 
     Raises the classes of `catalogger.errors`; before CheckFailed and every UsageError nothing was changed.
@@ -90,9 +93,11 @@ def log_model(
         upload=upload,
         tracking=tracking,
         target=environment_of(written_for) if written_for else None,
+        normalize=normalize,
     )
     require_supported(request)
-    with _opened(request, source, model, tokenizer) as checkpoint:
+    with _opened(request, source, model, tokenizer) as opened:
+        checkpoint = normalized(opened, request.normalize, request.progress)
         outcome = _checked(request, checkpoint, dry_run=dry_run)
     return replace(outcome, seconds=time.monotonic() - began)
 

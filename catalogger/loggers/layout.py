@@ -12,7 +12,7 @@ from typing import Any
 from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.facts import INDEX
 from catalogger.checkpoints.logged import TOKENIZER_FOLDER
-from catalogger.checkpoints.selection import TOKENIZER, is_licence, select
+from catalogger.checkpoints.selection import TOKENIZER, is_licence, is_template, select
 from catalogger.files.digests import DigestMemory
 from catalogger.loggers.stores import local_folder
 from catalogger.recipes import Recipe
@@ -69,7 +69,8 @@ def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
     small = checkpoint.small
     items = [_text(f"{MODEL}/{p}", small[p]) for p in ("config.json", "generation_config.json", INDEX) if p in small]
     items += [_text(f"{MODEL}/{p}", small[p]) for p in select(small).code] if checkpoint.config.get("auto_map") else []
-    items += [_text(f"{TOKENIZER_FOLDER}/{p}", small[p]) for p in TOKENIZER if p in small]
+    tokenizer = [p for p in small if p in TOKENIZER or is_template(p)]
+    items += [_text(f"{TOKENIZER_FOLDER}/{p}", small[p]) for p in tokenizer]
     items += _licences(checkpoint, recipe, base_model)
     items += [
         Item(f"{MODEL}/{s.file.path}", s.file.size, weights=s.file.path, sha256=s.file.sha256, header=s.header_sha256)

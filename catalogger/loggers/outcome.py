@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from catalogger.checkpoints.normalizing.normalizing import Normalized
 from catalogger.errors import human
 from catalogger.lines import as_table, as_text
 from catalogger.loggers.proof import Proof
@@ -93,6 +94,7 @@ class Outcome:
     store_is_default: bool = False
     plan: Plan | None = None
     proof: Proof | None = None
+    normalized: Normalized | None = None
     notes: tuple[str, ...] = field(default=())
     page: str | None = None
     """Address of the version's page, for people."""
@@ -120,6 +122,7 @@ class Outcome:
             "location": self.location,
             "page": self.page,
             "proof": self.proof.document() if self.proof else None,
+            "normalized": self.normalized.document() if self.normalized else None,
             "notes": list(self.notes),
         }
         return document | ({"plan": self.plan.document()} if self.plan else {})
@@ -132,6 +135,7 @@ class Outcome:
         rows += [("alias", f"models:/{self.name}@{alias}") for alias in self.aliases]
         rows.append(("from", " @ ".join(filter(None, (self.source["location"], self.source["revision"])))))
         rows.append(("as", f"recipe {self.recipe}, task {self.task}"))
+        rows += self.normalized.rows() if self.normalized else []
         if self.page:
             rows.append(("page", self.page))
         if self.location:

@@ -15,6 +15,7 @@ from catalogger.loggers.registry import (
     CHAT_TEMPLATE,
     FINGERPRINT,
     IGNORED,
+    NORMALIZED,
     RECIPE,
     REMOTE_CODE,
     REQUEST,
@@ -41,12 +42,20 @@ def version_tags(
     """Every tag of the version; what the user gave comes last and may not take one of ours (its prefix is
     `catalogger.`).
     """
-    origin = checkpoint.origin
+    origin, changed = checkpoint.origin, checkpoint.normalized
     pinned = origin.kind == "hub" and origin.revision
     known = {
         FINGERPRINT: fingerprint,
         SHAPE: shape,
-        REQUEST: request_digest(recipe.recipe, origin.location, str(origin.revision), written_for) if pinned else None,
+        REQUEST: request_digest(
+            recipe.recipe,
+            origin.location,
+            str(origin.revision),
+            changed.transformers if changed else None,
+            written_for,
+        )
+        if pinned
+        else None,
         "catalogger.version": metadata.version("catalogger"),
         RECIPE: recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
@@ -63,6 +72,7 @@ def version_tags(
         "catalogger.licence": licence(recipe, checkpoint),
         CHAT_TEMPLATE: checkpoint.chat_template_sha256,
         REMOTE_CODE: checkpoint.code or ("its own" if checkpoint.config.get("auto_map") else None),
+        NORMALIZED: changed.tag if changed else None,
         IGNORED: ignored_of(ignored),
     }
     return {key: value for key, value in known.items() if value} | dict(given)
@@ -73,9 +83,13 @@ def ignored_of(codes: Iterable[str]) -> str | None:
     return ",".join(sorted(codes)) or None
 
 
-def request_digest(recipe: Recipe, repo: str, commit: str, written_for: str | None = None) -> str:
+def request_digest(
+    recipe: Recipe, repo: str, commit: str, normalize: int | None = None, written_for: str | None = None
+) -> str:
     """A digest over all that decides what is logged of a commit, but for code that is borrowed elsewhere."""
     asked = {"logged_as": _LOGGED_AS, "recipe": recipe.model_dump(), "repo": repo, "commit": commit}
+    if normalize is not None:
+        asked["normalize"] = normalize
     if written_for:
         asked["for"] = written_for
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

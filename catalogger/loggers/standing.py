@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from catalogger.checkpoints import open_source
+from catalogger.checkpoints.normalizing.normalizing import normalized
 from catalogger.files.digests import DigestMemory
 from catalogger.loggers import glance, mlmodel
 from catalogger.loggers.layout import fingerprint, layout, remembered
@@ -15,6 +16,7 @@ from catalogger.loggers.mlflow_registry import MlflowRegistry
 from catalogger.loggers.registries import open_unity
 from catalogger.loggers.registry import Standing
 from catalogger.loggers.stores import Stores, pointed_at, require_reachable, sqlite_file, translated
+from catalogger.progress import Silent
 from catalogger.recipes import NamedRecipe
 from catalogger.validators import environment
 from catalogger.validators.runtimes import PINS
@@ -34,12 +36,14 @@ def look_at(stores: Stores) -> Look:
     return (lambda name: _embedded(stores, name)) if sqlite_file(stores.registry_uri) else _of_server(stores)
 
 
-def folder_fingerprint(recipe: NamedRecipe, source: str, *, allow_pickle: bool) -> str | None:
+def folder_fingerprint(
+    recipe: NamedRecipe, source: str, *, allow_pickle: bool, normalize: int | None = None
+) -> str | None:
     """The fingerprint that a folder would be registered with; None where a digest of its weights is not remembered.
 
     Raises what opening the folder raises.
     """
-    checkpoint = open_source(source, allow_pickle=allow_pickle)
+    checkpoint = normalized(open_source(source, allow_pickle=allow_pickle), normalize, Silent())
     anything = PINS["transformers"]  # what the environment decides is no part of it
     fields = mlmodel.flavor(recipe, checkpoint, environment().mlflow, anything)
     plain = layout(checkpoint, recipe.recipe, str(fields["source_model_name"]))

@@ -461,6 +461,7 @@ class Work:
             store_is_default=request.stores.is_default,
             plan=plan,
             proof=self._proof,
+            normalized=self.checkpoint.normalized,
             page=version.page if version else None,
             notes=self._notes
             + (

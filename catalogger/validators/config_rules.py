@@ -186,10 +186,10 @@ def rope(facts: Facts) -> Iterator[Found]:
     Transformers 5 moves `rope_theta` into `rope_parameters`; an older reader then takes 10000 without a word, and a
     Llama 3 (500000) answers worse text.
 
-    Fix: write `rope_theta` (and `rope_scaling`) at the top level of `config.json` too.
+    Fix: `--normalize 4` writes `rope_theta` (and `rope_scaling`) at the top level of `config.json`.
     """
     moved, plain = facts.opened.config.get("rope_parameters"), facts.opened.config.get("rope_theta")
     theta = moved.get("rope_theta") if isinstance(moved, dict) else None
     if plain is None and theta is not None and theta != 10000:
         what = f"says rope_theta {theta} only in rope_parameters; readers of Transformers 4 take 10000"
-        yield Found(_CONFIG, what, f'Add "rope_theta": {theta} at the top level of config.json.')
+        yield Found(_CONFIG, what, f'Give --normalize 4, which writes "rope_theta": {theta} at the top level.')

@@ -129,12 +129,12 @@ def template_place(facts: Facts) -> Iterator[Found]:
     Transformers 5 writes `chat_template.jinja`; older readers and some servers look into `tokenizer_config.json` only,
     and find no template (https://github.com/huggingface/transformers/pull/33957).
 
-    Fix: write the template as `chat_template` into `tokenizer_config.json` too.
+    Fix: `--normalize 4` writes the template as `chat_template` into `tokenizer_config.json` too.
     """
     checkpoint = facts.opened
     if facts.task == _CHAT and _place(checkpoint) == _OWN_FILE and not checkpoint.tokenizer_config.get("chat_template"):
         what = f"holds the chat template, {_CONFIG} does not: older readers find none"
-        yield Found(_OWN_FILE, what, f'Write it as "chat_template" into {_CONFIG} too.')
+        yield Found(_OWN_FILE, what, f'Give --normalize 4, which writes it as "chat_template" into {_CONFIG} too.')
 
 
 def _probe(facts: Facts) -> Probe:

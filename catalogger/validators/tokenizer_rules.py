@@ -157,17 +157,18 @@ def older_readers(facts: Facts) -> Iterator[Found]:
     Transformers 5 writes class names that 4 does not have ("Tokenizer class TokenizersBackend does not exist") and the
     extra tokens as a list, where 4 wants a mapping; serving images were built with 4 for long.
 
-    Fix: where there is a `tokenizer.json`, write `"tokenizer_class": "PreTrainedTokenizerFast"`, and
-    `additional_special_tokens` for a list of `extra_special_tokens`.
+    Fix: `--normalize 4`, which writes `"tokenizer_class": "PreTrainedTokenizerFast"` where there is a `tokenizer.json`,
+    and `additional_special_tokens` for a list of `extra_special_tokens`.
     """
     said, again = facts.opened.tokenizer_config, "Save the tokenizer with Transformers 4."
     fast = _TOKENIZER in facts.opened.small
     if (name := said.get("tokenizer_class")) in _BACKENDS:
-        fix = f'Write "tokenizer_class": "{_FAST}" in {_TOKENIZER_CONFIG}.' if fast else again
+        plain = f'Give --normalize 4, which writes "tokenizer_class": "{_FAST}" in {_TOKENIZER_CONFIG}.'
+        fix = plain if fast and name == _BACKENDS[0] else again
         yield Found(_TOKENIZER_CONFIG, f'says tokenizer_class "{name}", a class that Transformers 4 does not have', fix)
     if isinstance(said.get("extra_special_tokens"), list):
         what = "says extra_special_tokens as a list, which Transformers 4 cannot read"
-        yield Found(_TOKENIZER_CONFIG, what, f"Name them additional_special_tokens in {_TOKENIZER_CONFIG}.")
+        yield Found(_TOKENIZER_CONFIG, what, "Give --normalize 4, which names them additional_special_tokens.")
 
 
 @rule("TK013", "warning")

@@ -20,6 +20,7 @@ from catalogger.checkpoints.changing.writing import Written, write
 from catalogger.checkpoints.facts import Checkpoint, Origin
 from catalogger.checkpoints.folder import open_folder
 from catalogger.checkpoints.hub import fetch
+from catalogger.checkpoints.normalizing.normalizing import put
 from catalogger.checkpoints.source import open_source
 from catalogger.errors import CheckpointError, UsageError, human
 from catalogger.files.digests import DigestMemory
@@ -84,6 +85,7 @@ def convert(
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
     allow_pickle: bool = False,
+    normalize: int | None = None,
     progress: Progress | None = None,
 ) -> Converted:
     """Merge an adapter, cast to bfloat16, cut the shards anew: into a folder, in flat memory, without loading a model.
@@ -91,6 +93,8 @@ def convert(
     `source` is a checkpoint, or an adapter whose base its own config or `base` names.  `adapter` may be "none" where a
     folder holds both.  `checkpoint` chooses from a Trainer's folder: "best", "last" or a step.  `max_shard_size` is in
     bytes, or "1GB".  `allow_pickle` takes weights that are not safetensors: read as data, by a process apart.
+    `normalize` is the generation of Transformers, 4 or 5, whose words the small files are put in.
+
     Raises AdapterRefused, CheckpointError, UsageError, DiskError, and what opening a source raises;
     nothing is left behind then, but files that are finished where the disk was full: the next run takes them up.
     """
@@ -107,6 +111,9 @@ def convert(
     opened = replace(opened, small={**opened.small, **tokenizer})
     plan = plan_of(opened, merging, _CODES.get(dtype or ""), most)
     plan = replace(plan, said=(*said, *([whose] if whose else ()), *plan.said))
+    if normalize is not None:
+        small, made = put(plan.small, normalize, opened.origin.location)
+        plan = replace(plan, small=small, said=(*plan.said, *(f"{label} {text}" for label, text in made.rows())))
     for sentence in plan.said:
         progress.say(sentence)
     with progress.bar("Converting", plan.size) as tick:
