@@ -162,4 +162,4 @@ def test_objects_in_memory(written_by_5: Path) -> None:
 
     model, tokenizer = (c.from_pretrained(written_by_5) for c in (AutoModelForCausalLM, AutoTokenizer))
     outcome = log_model("llama-chat", model=model, tokenizer=tokenizer, name="main.ml.bot", normalize=4)
-    assert _json(Path(outcome.location) / "model/config.json")["rope_theta"] == 500000.0
+    assert _json(Path(str(outcome.location)) / "model/config.json")["rope_theta"] == 500000.0
