@@ -163,8 +163,9 @@ def older_readers(facts: Facts) -> Iterator[Found]:
     said, again = facts.opened.tokenizer_config, "Save the tokenizer with Transformers 4."
     fast = _TOKENIZER in facts.opened.small
     if (name := said.get("tokenizer_class")) in _BACKENDS:
-        plain = f'Give --normalize 4, which writes "tokenizer_class": "{_FAST}" in {_TOKENIZER_CONFIG}.'
-        fix = plain if fast and name == _BACKENDS[0] else again
+        written = f'"tokenizer_class": "{_FAST}" in {_TOKENIZER_CONFIG}.'
+        plain = f"Give --normalize 4, which writes {written}" if name == _BACKENDS[0] else f"Write {written}"
+        fix = plain if fast else again
         yield Found(_TOKENIZER_CONFIG, f'says tokenizer_class "{name}", a class that Transformers 4 does not have', fix)
     if isinstance(said.get("extra_special_tokens"), list):
         what = "says extra_special_tokens as a list, which Transformers 4 cannot read"

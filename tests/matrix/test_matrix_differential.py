@@ -68,4 +68,4 @@ def test_the_real_model_embeds_as_the_real_model_does(tmp_path: Path) -> None:
         tokens = AutoTokenizer.from_pretrained(source)("hello", return_tensors="pt")
         expected = AutoModel.from_pretrained(source)(**tokens).last_hidden_state[0, 0]
     assert vector.shape == (384,)
-    assert torch.allclose(torch.tensor(vector), expected, atol=1e-5)
+    assert torch.allclose(torch.tensor(vector, dtype=torch.float32), expected, atol=1e-5)
