@@ -38,9 +38,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """All files of the logged model but those that MLflow's version decides (MLmodel, requirements, environment)."""
+    """All files of the logged model but those that MLflow's version decides (MLmodel, requirements, environment).
+
+    `made` is what the weights are made from, where they are changed before they are logged.
+    """
 
     items: tuple[Item, ...]
+    made: Mapping[str, Any] | None = None
 
     @property
     def weights(self) -> tuple[Item, ...]:
@@ -56,7 +60,7 @@ class Layout:
 
     def with_digests(self, digests: Mapping[str, str]) -> Layout:
         """The layout with the weight files' digests, by their path in the checkpoint."""
-        return Layout(tuple(replace(i, sha256=digests.get(i.weights or "", i.sha256)) for i in self.items))
+        return replace(self, items=tuple(replace(i, sha256=digests.get(i.weights or "", i.sha256)) for i in self.items))
 
 
 def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
@@ -70,7 +74,8 @@ def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
         Item(f"{MODEL}/{s.file.path}", s.file.size, weights=s.file.path, sha256=s.file.sha256, header=s.header_sha256)
         for s in checkpoint.shards
     ]
-    return Layout(tuple(sorted(items, key=lambda i: i.path)))
+    made = checkpoint.made.document() if checkpoint.made and checkpoint.made.known else None
+    return Layout(tuple(sorted(items, key=lambda i: i.path)), made)
 
 
 def fingerprint(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str | None:
@@ -81,7 +86,7 @@ def fingerprint(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> st
     """
     if any(i.sha256 is None for i in staged.items):
         return None
-    return _digest(recipe, flavor, ((i.path, i.sha256) for i in staged.items))
+    return digest_of(effect(recipe, flavor, staged), ((i.path, i.sha256) for i in staged.items))
 
 
 def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str:
@@ -91,12 +96,13 @@ def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> s
     Different shapes mean different fingerprints; equal ones may still differ.
     """
     files = ((i.path, f"{i.size}:{i.header}" if i.weights else i.sha256) for i in staged.items)
-    return _digest(recipe, flavor, files)
+    return digest_of(effect(recipe, flavor, staged), files)
 
 
-def effect(recipe: Recipe, flavor: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the recipe adds to the digests: all of it that changes what is logged."""
+def effect(recipe: Recipe, flavor: Mapping[str, Any], staged: Layout) -> Mapping[str, Any]:
+    """What recipe and ingredients add to the digests: all of it that changes what is logged."""
     return {
+        **({"made": staged.made} if staged.made else {}),
         "task": recipe.task,
         "metadata": recipe.metadata,
         "requirements": recipe.requirements,
@@ -149,7 +155,3 @@ def _licences(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Iterab
     if recipe.licence and recipe.licence.url:
         lines.append(f"Text: {recipe.licence.url}")
     return [_text("LICENSE.txt", ("\n".join(lines) + "\n").encode())]
-
-
-def _digest(recipe: Recipe, flavor: Mapping[str, Any], files: Iterable[tuple[str, str | None]]) -> str:
-    return digest_of(effect(recipe, flavor), files)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal
 
 from catalogger.errors import human
@@ -24,6 +24,9 @@ class Moved:
     read: int = 0
     written: int = 0
     sent: int = 0
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class Outcome:
     plan: Plan | None = None
     proof: Proof | None = None
     notes: tuple[str, ...] = field(default=())
+    change: Mapping[str, Any] | None = None
+    """What was done, or would be, to the weights before they are logged: from what, to what, and what was counted."""
     page: str | None = None
     """Address of the version's page, for people."""
 
@@ -121,6 +126,7 @@ class Outcome:
             "page": self.page,
             "proof": self.proof.document() if self.proof else None,
             "notes": list(self.notes),
+            "change": dict(self.change) if self.change else None,
         }
         return document | ({"plan": self.plan.document()} if self.plan else {})
 
@@ -131,6 +137,7 @@ class Outcome:
             rows.append(("model URI", self.model_uri))
         rows += [("alias", f"models:/{self.name}@{alias}") for alias in self.aliases]
         rows.append(("from", " @ ".join(filter(None, (self.source["location"], self.source["revision"])))))
+        rows += self._change_rows()
         rows.append(("as", f"recipe {self.recipe}, task {self.task}"))
         if self.page:
             rows.append(("page", self.page))
@@ -149,6 +156,17 @@ class Outcome:
             rows.append(("bytes", self._moved()))
             rows.append(("try it", f"{self._try_it()}   (needs torch: pip install 'catalogger[torch]')"))
         return rows + self._plan_rows() + [("note", note) for note in self.notes]
+
+    def _change_rows(self) -> list[tuple[str, str]]:
+        """What becomes of the weights, from which bytes to which."""
+        if not (change := self.change):
+            return []
+        old, new = ((human(side["bytes"]), side["files"]) for side in (change["from"], change["to"]))
+        rows = (
+            [("adapter", f"{change['adapter']}, merged into {change['merged']} tensors")] if change["adapter"] else []
+        )
+        rows += [("cast", f"{change['cast']} tensors to {change['dtype']}")] if change["cast"] else []
+        return [*rows, ("changed", f"{old[0]} in {old[1]} files to {new[0]} in {new[1]}")]
 
     def _headline(self) -> str:
         derived = " (no --name was given)" if self.name_was_derived else ""

@@ -37,6 +37,11 @@ class Wish:
     dtype: str | None = None
     max_shard_size: str | None = None
 
+    @classmethod
+    def of(cls, *asked: object) -> Wish:
+        """The wish in words, of paths and numbers too; in the order of the fields."""
+        return cls(*(None if value is None else str(value) for value in asked))
+
     @property
     def empty(self) -> bool:
         """Whether nothing was asked for, so that only a source that is an adapter has to be changed."""

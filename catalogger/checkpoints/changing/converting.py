@@ -85,7 +85,7 @@ def convert(
     nothing is left behind then, but files that are finished where the disk was full: the next run takes them up.
     """
     progress = progress or Silent()
-    wish = Wish(*map(_text, (adapter, base, checkpoint, dtype, max_shard_size)))
+    wish = Wish.of(adapter, base, checkpoint, dtype, max_shard_size)
     wish.read()
     target = _target(to)
     change = open_change(str(source), wish, allow_pickle=allow_pickle)
@@ -111,10 +111,6 @@ def _target(to: str | Path) -> Path:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UsageError(f'"{to}" exists and is no empty folder.', "Choose a folder that does not exist.")
     return target
-
-
-def _text(value: str | Path | int | None) -> str | None:
-    return None if value is None else str(value)
 
 
 def _converted(change: Change, written: Written, target: Path) -> Converted:
