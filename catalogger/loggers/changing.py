@@ -21,7 +21,7 @@ from catalogger.checkpoints.changing.change import Change
 from catalogger.checkpoints.changing.writing import Written, write_weights
 from catalogger.checkpoints.facts import Ingredient, Made
 from catalogger.checkpoints.headers import read_shard
-from catalogger.errors import CataloggerError, CheckpointError, human
+from catalogger.errors import CataloggerError, CheckpointError, NotEnoughRoom, human
 from catalogger.files.digests import DigestMemory, cache_folder, identity
 from catalogger.files.place import existing, same_file_system
 from catalogger.files.temporary import WORK, kept, temporary
@@ -57,6 +57,12 @@ class Making:
         files = {shard.path: shard.size for shard in self.change.plan.shards}
         there = {f.name: f.stat().st_size for f in (self.folder / WORK).glob("*.safetensors")}
         return sum(size for path, size in files.items() if there.get(path) != size)
+
+    def require_room(self) -> None:
+        """Raises NotEnoughRoom where what is missing has none."""
+        free = shutil.disk_usage(existing(self.folder)).free
+        if self.missing > free:
+            raise NotEnoughRoom(str(self.folder.parent), self.missing, free)
 
     def recognised(self, checkpoint: Checkpoint, memory: DigestMemory, learned: Mapping[Path, str]) -> Checkpoint:
         """The checkpoint with the digests of what it is made from, as far as they are known: by the Hub, the memory, or

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Work:
         with (
             registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
             self._begun_early(alone=alone),
-            self._made_from(alone=alone),
+            self._making.standing(alone=alone) if self._making else nullcontext(),
         ):
             if not self._sends:
                 with self._stores(make=True):
@@ -132,6 +132,8 @@ class Work:
         """What there is of this content already, with alias and tags made true; None where there is nothing."""
         request = self.request
         self._look_at_name(registry)
+        if self._making:
+            self._learn(self._making, registry)
         unknown = self._fingerprint() is None and not (self._hashing or self._making)
         if unknown and registry.versions_with(request.name, SHAPE, self._shape()):
             self._ahead = None
@@ -396,18 +398,16 @@ class Work:
         self.layout = self.layout.with_digests(making.written.digests)
         self._moved += Moved(read=making.written.read, written=making.written.written)
 
-    @contextmanager
-    def _made_from(self, *, alone: bool) -> Iterator[None]:
-        """What the weights are made from is known inside, by every digest; and what is made of it stands there."""
-        if not self._making:
-            yield
-            return
-        learned = hash_all(self._making, self.request.memory, self._workers, self.request.progress)
+    def _learn(self, making: Making, registry: Registry) -> None:
+        """Know what the weights are made from, by every digest.  Where nothing has the name yet, and there is no room to
+        make them, nothing need be read.
+        """
+        if registry.newest(self.request.name) is None:
+            making.require_room()
+        learned = hash_all(making, self.request.memory, self._workers, self.request.progress)
         self._moved += Moved(read=sum(path.stat().st_size for path in learned))
         self._recognise(learned)
         self._lay_out()
-        with self._making.standing(alone=alone):
-            yield
 
     def _recognise(self, learned: Mapping[Path, str]) -> None:
         if self._making:
