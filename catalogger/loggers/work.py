@@ -399,8 +399,8 @@ class Work:
         self._moved += Moved(read=making.written.read, written=making.written.written)
 
     def _learn(self, making: Making, registry: Registry) -> None:
-        """Know what the weights are made from, by every digest.  Where nothing has the name yet, and there is no room to
-        make them, nothing need be read.
+        """Know what the weights are made from, by every digest.  Where nothing has the name yet, and there is no room
+        to make them, nothing need be read.
         """
         if registry.newest(self.request.name) is None:
             making.require_room()
