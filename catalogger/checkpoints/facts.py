@@ -80,6 +80,44 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Ingredient:
+    """A base or an adapter: `revision` is the commit, `sha256` one digest over its files, None while it is unknown."""
+
+    location: str
+    revision: str | None
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.location}@{self.revision}" if self.revision else self.location
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the weights of a checkpoint are made from, where they are changed before they are logged.
+
+    `cast` names the dtype that they are cast to, `most` is the size in bytes that a shard was asked to have at most,
+    `step` the folder of a Trainer that was chosen, `pickled` the files that were no safetensors.
+    """
+
+    base: Ingredient
+    adapter: Ingredient | None = None
+    cast: str | None = None
+    most: int | None = None
+    step: str | None = None
+    pickled: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether the digests of all that it is made from are known."""
+        return bool(self.base.sha256 and (self.adapter is None or self.adapter.sha256))
+
+    def document(self) -> dict[str, Any]:
+        """What it is made from as JSON data: without the places, as a move makes no new model."""
+        parts = {"base": self.base, "adapter": self.adapter}
+        return {role: [part.revision, part.sha256] for role, part in parts.items() if part}
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Everything that is known of a checkpoint before a weight moves.
 
@@ -101,11 +139,13 @@ class Checkpoint:
     """In which generation's words the small files were put, where that was asked for."""
     unread: str | None = None
     """Why no header of a weight file was read; None where they were."""
+    made: Made | None = None
+    """What the weights are made from; None where they are as they were published."""
 
     @property
     def ours(self) -> bool:
         """Whether nobody edits the weight files in place: the Hub's cache, or a folder that we have just written."""
-        return self.origin.kind in ("hub", "memory")
+        return self.origin.kind in ("hub", "memory") or self.made is not None
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalogger.cli.options import DEBUG, NORMALIZE, OUTPUT
+from catalogger.cli.options import DEBUG, NORMALIZE, OUTPUT, changes
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -12,11 +12,7 @@ from catalogger.quiet import quiet
 @click.command("convert")
 @click.argument("source")
 @click.option("--to", required=True, metavar="FOLDER", help="Where the result goes; it must not exist, or be empty.")
-@click.option("--adapter", metavar="REPO|DIR", help="Merge this LoRA adapter; `none` where a folder holds both.")
-@click.option("--base", metavar="SOURCE", help="The base, where SOURCE is an adapter.  [default: as its config says]")
-@click.option("--checkpoint", metavar="best|last|N", help="Which one, where SOURCE is a Trainer's folder.")
-@click.option("--dtype", type=click.Choice(["bfloat16"]), help="Cast the weights.  [default: they stay as they are]")
-@click.option("--max-shard-size", metavar="N", help="Cut or join the weight files to this size, as in 1GB.")
+@changes
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights too: read as data, by a process apart.")
 @NORMALIZE
 @OUTPUT

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from catalogger.cli.options import DEBUG, FOR, NORMALIZE, OUTPUT, REGISTRY, TRACKING
+from catalogger.cli.options import DEBUG, FOR, NORMALIZE, OUTPUT, REGISTRY, TRACKING, changes
 from catalogger.cli.output import fail, interrupted
 
 _VERBS = {
@@ -56,6 +56,7 @@ class _Verbs(click.Group):
     metavar="SOURCE",
     help="ORG/REPO[@REVISION] on the Hub, a folder, or package:DISTRIBUTION/FOLDER.  [default: the recipe's own]",
 )
+@changes
 @click.option("--name", metavar="C.S.M", help="catalog.schema.model to register.  [default: main.default.<recipe>]")
 @click.option("--alias", "aliases", multiple=True, metavar="A", help="Alias to set on the version; may be repeated.")
 @click.option("--tag", "tags", multiple=True, metavar="K=V", help="Tag to set on the version; may be repeated.")

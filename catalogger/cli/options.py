@@ -35,7 +35,23 @@ NORMALIZE: Decorator = click.option(
     metavar="4|5",
     help="Say config, tokenizer and chat template as this generation of Transformers writes and reads them.",
 )
+_CHANGES: tuple[Decorator, ...] = (
+    click.option("--adapter", metavar="REPO|DIR", help="Merge this LoRA adapter; `none` where a folder holds both."),
+    click.option("--base", metavar="SOURCE", help="The adapter's base.  [default: SOURCE, else as its config says]"),
+    click.option("--checkpoint", metavar="best|last|N", help="Which one, where SOURCE is a Trainer's folder."),
+    click.option(
+        "--dtype", type=click.Choice(["bfloat16"]), help="Cast the weights.  [default: they stay as they are]"
+    ),
+    click.option("--max-shard-size", metavar="N", help="Cut or join the weight files to this size, as in 1GB."),
+)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def changes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that change weights, on a command."""
+    for option in reversed(_CHANGES):
+        command = option(command)
+    return command
 
 
 def seconds(units: str, examples: str) -> Callable[[click.Context, click.Parameter, str], float]:

@@ -37,8 +37,22 @@ def temporary(purpose: str, beside: Path | None = None) -> Iterator[Path]:
 def marked(folder: Path) -> Iterator[Path]:
     """This folder, made anew with its marker in it.  What was there goes away."""
     shutil.rmtree(folder, ignore_errors=True)
+    with kept(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[Path]:
+    """This folder with its marker in it, and with what an earlier run has left there; who is done with it takes it
+    away.  What is there without a marker goes away.
+    """
+    if not (folder / MARKER).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         file = (folder / MARKER).open("wb", buffering=0)
     except OSError as error:
         raise DiskError(f'Cannot write "{folder}": {error.strerror}.', "Is there room, and is it writable?") from error
@@ -46,10 +60,7 @@ def marked(folder: Path) -> Iterator[Path]:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         file.write(_SAYS)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield folder
 
 
 def whose(folder: Path) -> Literal["ours", "in use", "not ours"]:

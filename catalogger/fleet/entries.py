@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from catalogger.checkpoints.changing.adapter import is_adapter
 from catalogger.errors import CataloggerError, NameInvalid, RecipeInvalid
 from catalogger.fleet.manifest import Entry, Manifest, Options
 from catalogger.notebook import FROM_ENVIRONMENT
@@ -40,6 +41,13 @@ class Wanted:
     source: str
     entry: Entry
     at: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What is to be done to the weights: arguments of `log_model`."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether something is done to the weights, so that what the source holds is not what is registered."""
+        return any(value is not None for value in self.changes.values()) or is_adapter(Path(self.source).expanduser())
 
     def options(self) -> dict[str, Any]:
         """The arguments of `log_model`."""
@@ -59,6 +67,7 @@ class Wanted:
             "upload": entry.upload,
             "tracking": entry.tracking,
             "normalize": entry.normalize,
+            **self.changes,
         }
 
 
@@ -140,12 +149,12 @@ class Page:
         """Look at what needs no source: recipe, name, aliases, consent."""
         before = len(self.wrong)
         asked = self._recipe(entry, at)
-        source, name = entry.source, entry.name
-        if source is not None and source.startswith("."):
-            if problem := _leaves(source):
-                self._say((*at, "source"), problem)
-            source = str(self.file.parent.absolute() / source)
-        recipe = None
+        name, recipe = entry.name, None
+        source, adapter, base = (self._beside(getattr(entry, key), (*at, key)) for key in ("source", "adapter", "base"))
+        if source is None and adapter not in (None, "none"):
+            source, adapter = adapter, None  # whose own base is taken
+        changes = {"adapter": adapter, "base": base, "checkpoint": entry.checkpoint, "dtype": entry.dtype}
+        changes["max_shard_size"] = entry.max_shard_size
         try:
             recipe = load_recipe(asked, entry.set) if asked is not None else None
             if recipe is not None:
@@ -161,7 +170,15 @@ class Page:
         self._check_consent(entry, at)
         if recipe is not None and name is not None and asked is not None and len(self.wrong) == before:
             where = f"{self.file}:{line_of(self.lines, at)}"
-            self.found.append(Wanted(name, recipe, asked, str(source), entry, where))
+            self.found.append(Wanted(name, recipe, asked, str(source), entry, where, changes))
+
+    def _beside(self, source: str | None, at: Place) -> str | None:
+        """A relative folder as it stands beside the manifest; everything else as it is."""
+        if source is None or not source.startswith("."):
+            return source
+        if problem := _leaves(source):
+            self._say(at, problem)
+        return str(self.file.parent.absolute() / source)
 
     def _recipe(self, entry: Entry, at: Place) -> str | Mapping[str, Any] | None:
         """The recipe as `load_recipe` takes it; None where it cannot be looked for."""

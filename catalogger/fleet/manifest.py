@@ -54,6 +54,16 @@ class Options(_Part):
     """`ORG/REPO[@REVISION]`, `package:DISTRIBUTION/FOLDER`, or a folder: relative ones are looked for beside the
     manifest.
     """
+    adapter: str | None = None
+    """A LoRA adapter to merge: `ORG/REPO[@REVISION]`, or a folder, as `source`.  Without a source, its own base."""
+    base: str | None = None
+    """The adapter's base, where the source is an adapter."""
+    checkpoint: str | int | None = None
+    """Which of a Trainer's folder: `best`, `last` or a step."""
+    dtype: Literal["bfloat16"] | None = None
+    """Cast the weights."""
+    max_shard_size: str | int | None = None
+    """Cut or join the weight files to this size, as in `1GB`."""
     aliases: _Texts = Field(default=(), alias="alias")
     tags: dict[str, str] = Field(default_factory=dict, alias="tag")
     set: _Texts = ()

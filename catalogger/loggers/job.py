@@ -12,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import Checkpoint, open_source, save_objects
+from catalogger.checkpoints import Checkpoint, fetch, save_objects
+from catalogger.checkpoints.changing.change import Change, Wish, open_change
 from catalogger.checkpoints.normalizing.normalizing import normalized
-from catalogger.errors import UsageError
+from catalogger.errors import UsageError, human
 from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
 from catalogger.files.temporary import temporary
+from catalogger.loggers.changing import Making, planned
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.registries import Upload, look
@@ -35,6 +37,11 @@ def log_model(
     recipe: str,
     *,
     source: str | Path | None = None,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    checkpoint: str | int | None = None,
+    dtype: str | None = None,
+    max_shard_size: int | str | None = None,
     model: Any = None,
     tokenizer: Any = None,
     name: str | None = None,
@@ -60,6 +67,8 @@ def log_model(
 
     recipe: name of a recipe, or path of a recipe file.
     source: Hub repository `ORG/REPO[@REVISION]`, folder, or `package:DISTRIBUTION/FOLDER`; the recipe's own by default.
+    adapter, base, checkpoint, dtype, max_shard_size: change the weights on the way, as `convert` does; without a source
+        the adapter's own base is taken.
     model, tokenizer: Transformers objects in memory instead of a source; they are saved once.
     name: `catalog.schema.model`; `main.default.<recipe>` by default.
     weights: `auto` links from the Hub's cache and copies from a folder, `copy` and `link` force it.
@@ -96,41 +105,52 @@ def log_model(
         normalize=normalize,
     )
     require_supported(request)
-    with _opened(request, source, model, tokenizer) as opened:
-        checkpoint = normalized(opened, request.normalize, request.progress)
-        outcome = _checked(request, checkpoint, dry_run=dry_run)
+    wish = Wish.of(adapter, base, checkpoint, dtype, max_shard_size)
+    with _opened(request, source, wish, model, tokenizer) as (opened, change):
+        wanted = normalized(opened, request.normalize, request.progress)
+        outcome = _checked(request, wanted, change, dry_run=dry_run)
     return replace(outcome, seconds=time.monotonic() - began)
 
 
 @contextmanager
-def _opened(request: Request, source: str | Path | None, model: Any, tokenizer: Any) -> Iterator[Checkpoint]:
+def _opened(
+    request: Request, source: str | Path | None, wish: Wish, model: Any, tokenizer: Any
+) -> Iterator[tuple[Checkpoint, Change | None]]:
+    """The checkpoint as it will be logged, and how it is changed before, where it is."""
+    if not wish.empty and model is not None:
+        raise UsageError("Objects in memory are logged as they are.", "Save them, and give the folder as the source.")
     if (model is None) != (tokenizer is None) or (model is not None and source is not None):
         raise UsageError("Give either a source, or both a model and a tokenizer.")
     if model is not None:
         artifacts = artifacts_to_be(request.stores)  # beside them, so that what is saved here can be linked
         folder = existing(artifacts) if artifacts else None
         with temporary("saved", beside=folder) as saved:
-            yield save_objects(model, tokenizer, saved)
+            yield save_objects(model, tokenizer, saved), None
         return
+    if source is None and wish.adapter not in (None, "none"):
+        source, wish = wish.adapter, replace(wish, adapter=None)
     asked = str(source) if source is not None else request.recipe.published()
     request.progress.say(f"Reading {asked}")
-    yield open_source(asked, allow_pickle=request.allow_pickle)
+    change = open_change(asked, wish, allow_pickle=request.allow_pickle)
+    if wish.empty and change.adapter is None:
+        yield change.source, None
+        return
+    if not change.is_known:
+        request.progress.say(f"Fetching {human(change.source.weight_bytes)}, as pickled files are known only when here")
+        change = change.of(fetch(change.source, request.memory))
+    yield planned(change), change
 
 
-def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outcome:
+def _checked(request: Request, checkpoint: Checkpoint, change: Change | None, *, dry_run: bool) -> Outcome:
     """Preflight, then the plan or the deed."""
     require_usable(request.stores)
     require_reachable(request.stores)
-    here = environment()
+    here, place = environment(), look(request.stores, request.name, request.upload)
     facts = Facts(
         request.target or here,
         checkpoint,
         request.recipe.recipe,
-        target=Target(
-            request.name,
-            request.stores.registry_uri,
-            place=look(request.stores, request.name, request.upload),
-        ),
+        target=Target(request.name, request.stores.registry_uri, place=place),
         remote_code_consent=request.trust_remote_code,
         pickle_allowed=request.allow_pickle,
         here=here,
@@ -138,7 +158,9 @@ def _checked(request: Request, checkpoint: Checkpoint, *, dry_run: bool) -> Outc
     report = run_rules(facts, request.ignore, skip=LATER)
     request.progress.say(str(report))
     report.raise_on_error()
-    work = work_on(request, facts, report)
+    root = place.storage if place else None
+    making = Making(change, request.stores, request.name, root) if change else None
+    work = work_on(request, facts, report, making)
     return work.plan() if dry_run else work.do()
 
 

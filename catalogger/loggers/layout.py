@@ -41,10 +41,12 @@ class Layout:
     """All files of the logged model but those that MLflow's version decides (MLmodel, requirements, environment).
 
     `written_for` is the environment that was asked for, where it is not the one at hand: it makes another model.
+    `made` is what the weights are made from, where they are changed before they are logged.
     """
 
     items: tuple[Item, ...]
     written_for: str | None = None
+    made: Mapping[str, Any] | None = None
 
     @property
     def weights(self) -> tuple[Item, ...]:
@@ -60,8 +62,7 @@ class Layout:
 
     def with_digests(self, digests: Mapping[str, str]) -> Layout:
         """The layout with the weight files' digests, by their path in the checkpoint."""
-        items = tuple(replace(i, sha256=digests.get(i.weights or "", i.sha256)) for i in self.items)
-        return replace(self, items=items)
+        return replace(self, items=tuple(replace(i, sha256=digests.get(i.weights or "", i.sha256)) for i in self.items))
 
 
 def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
@@ -76,7 +77,8 @@ def layout(checkpoint: Checkpoint, recipe: Recipe, base_model: str) -> Layout:
         Item(f"{MODEL}/{s.file.path}", s.file.size, weights=s.file.path, sha256=s.file.sha256, header=s.header_sha256)
         for s in checkpoint.shards
     ]
-    return Layout(tuple(sorted(items, key=lambda i: i.path)))
+    made = checkpoint.made.document() if checkpoint.made and checkpoint.made.known else None
+    return Layout(tuple(sorted(items, key=lambda i: i.path)), made=made)
 
 
 def fingerprint(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str | None:
@@ -87,7 +89,7 @@ def fingerprint(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> st
     """
     if any(i.sha256 is None for i in staged.items):
         return None
-    return digest_of(effect(recipe, flavor, staged.written_for), ((i.path, i.sha256) for i in staged.items))
+    return digest_of(effect(recipe, flavor, staged), ((i.path, i.sha256) for i in staged.items))
 
 
 def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> str:
@@ -97,13 +99,14 @@ def shape_digest(staged: Layout, recipe: Recipe, flavor: Mapping[str, Any]) -> s
     Different shapes mean different fingerprints; equal ones may still differ.
     """
     files = ((i.path, f"{i.size}:{i.header}" if i.weights else i.sha256) for i in staged.items)
-    return digest_of(effect(recipe, flavor, staged.written_for), files)
+    return digest_of(effect(recipe, flavor, staged), files)
 
 
-def effect(recipe: Recipe, flavor: Mapping[str, Any], written_for: str | None) -> Mapping[str, Any]:
-    """What the recipe adds to the digests: all of it that changes what is logged."""
-    asked = {"for": written_for} if written_for else {}
-    return asked | {
+def effect(recipe: Recipe, flavor: Mapping[str, Any], staged: Layout) -> Mapping[str, Any]:
+    """What recipe, ingredients and the environment asked for add to the digests: all that changes what is logged."""
+    return {
+        **({"for": staged.written_for} if staged.written_for else {}),
+        **({"made": staged.made} if staged.made else {}),
         "task": recipe.task,
         "metadata": recipe.metadata,
         "requirements": recipe.requirements,

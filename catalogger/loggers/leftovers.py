@@ -16,6 +16,7 @@ from typing import Literal
 from catalogger.errors import CataloggerError, DiskError, RegistryError
 from catalogger.files.digests import cache_folder
 from catalogger.files.temporary import size_of, take_away, whose
+from catalogger.loggers.changing import CHANGED
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.keeper import Keeper
 from catalogger.loggers.keepers import is_ours
@@ -146,7 +147,8 @@ def _folders(stores: Stores) -> Iterator[Path]:
     artifacts = artifacts_to_be(stores)
     for place in (artifacts, artifacts.parent) if artifacts else ():
         yield from sorted(place.glob(".catalogger-*"))
-    yield from sorted((cache_folder() / "packages").glob("*"))
+    for name in ("packages", CHANGED):
+        yield from sorted((cache_folder() / name).glob("*"))
 
 
 def _folder(folder: Path, why: str, *, ours: bool) -> FolderLeft:

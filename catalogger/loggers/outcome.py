@@ -7,7 +7,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal
 
 from catalogger.checkpoints.normalizing.normalizing import Normalized
@@ -25,6 +25,9 @@ class Moved:
     read: int = 0
     written: int = 0
     sent: int = 0
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Outcome:
     proof: Proof | None = None
     normalized: Normalized | None = None
     notes: tuple[str, ...] = field(default=())
+    change: Mapping[str, Any] | None = None
+    """What was done, or would be, to the weights before they are logged: from what, to what, and what was counted."""
     page: str | None = None
     """Address of the version's page, for people."""
 
@@ -124,6 +129,7 @@ class Outcome:
             "proof": self.proof.document() if self.proof else None,
             "normalized": self.normalized.document() if self.normalized else None,
             "notes": list(self.notes),
+            "change": dict(self.change) if self.change else None,
         }
         return document | ({"plan": self.plan.document()} if self.plan else {})
 
@@ -134,6 +140,7 @@ class Outcome:
             rows.append(("model URI", self.model_uri))
         rows += [("alias", f"models:/{self.name}@{alias}") for alias in self.aliases]
         rows.append(("from", " @ ".join(filter(None, (self.source["location"], self.source["revision"])))))
+        rows += self._change_rows()
         rows.append(("as", f"recipe {self.recipe}, task {self.task}"))
         rows += self.normalized.rows() if self.normalized else []
         if self.page:
@@ -153,6 +160,17 @@ class Outcome:
             rows.append(("bytes", self._moved()))
             rows.append(("try it", f"{self._try_it()}   (needs torch: pip install 'catalogger[torch]')"))
         return rows + self._plan_rows() + [("note", note) for note in self.notes]
+
+    def _change_rows(self) -> list[tuple[str, str]]:
+        """What becomes of the weights, from which bytes to which."""
+        if not (change := self.change):
+            return []
+        old, new = ((human(side["bytes"]), side["files"]) for side in (change["from"], change["to"]))
+        rows = (
+            [("adapter", f"{change['adapter']}, merged into {change['merged']} tensors")] if change["adapter"] else []
+        )
+        rows += [("cast", f"{change['cast']} tensors to {change['dtype']}")] if change["cast"] else []
+        return [*rows, ("changed", f"{old[0]} in {old[1]} files to {new[0]} in {new[1]}")]
 
     def _headline(self) -> str:
         derived = " (no --name was given)" if self.name_was_derived else ""

@@ -28,20 +28,23 @@ def make_plan(job: Job, stores: Stores, mlmodel: str = "", *, sends: bool = Fals
 
     `sends` says that the registry takes the files, and `root` where it keeps them, as far as that is known.
     """
-    fetched, artifacts = to_fetch(job.checkpoint), artifact_folder(stores)
+    making = job.making if job.checkpoint.root is None else None
+    fetched = to_fetch(making.change.source if making else job.checkpoint)
+    artifacts = artifact_folder(stores)
     size, small = job.layout.size, job.layout.size - job.layout.weight_bytes
     places = [] if job.points_to else [artifacts]  # of all files; None where they are uploaded
     places += [local_folder(root) if root else None] if sends else []
     ways = [way(job, place) for place in places]
     written = [(p, size if how == "copied" else small) for p, how in zip(places, ways, strict=True) if p]
-    needs = ([(cache_root(), fetched)] if fetched else []) + written
+    made = [(making.folder, making.missing)] if making else []
+    needs = ([(cache_root(), fetched)] if fetched else []) + made + written
     if job.points_to or not artifacts:
         needs.append((artifacts or Path(tempfile.gettempdir()), small))
     return Plan(
         files={i.path: i.size for i in job.layout.items},
         left_out=job.checkpoint.left_out,
         to_fetch=fetched,
-        to_write=sum(count for _, count in written),
+        to_write=sum(count for _, count in made + written),
         to_upload=size * places.count(None),
         weights=ways[-1],
         disks=tuple(_by_file_system(needs)),
@@ -86,7 +89,7 @@ def way(job: Job, artifacts: Path | None) -> str:
     """How the weights get to the folder of the artifacts: `linked`, `copied`, or `uploaded` where there is none."""
     if artifacts is None:
         return "uploaded"
-    root = job.checkpoint.root or cache_root()
+    root = job.checkpoint.root or (job.making.folder if job.making else cache_root())
     if job.weights == "link" or (job.weights == "auto" and job.checkpoint.ours and same_file_system(root, artifacts)):
         return "linked"
     return "copied"

@@ -8,10 +8,15 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 from catalogger.checkpoints import Checkpoint
+from catalogger.checkpoints.facts import Made
 from catalogger.loggers.mlmodel import base_model
 from catalogger.loggers.registry import (
+    ADAPTER,
+    ADAPTER_SHA256,
     ARCHITECTURE,
     ASKED_REVISION,
+    BASE,
+    BASE_SHA256,
     CHAT_TEMPLATE,
     FINGERPRINT,
     IGNORED,
@@ -43,7 +48,7 @@ def version_tags(
     `catalogger.`).
     """
     origin, changed = checkpoint.origin, checkpoint.normalized
-    pinned = origin.kind == "hub" and origin.revision
+    pinned = origin.kind == "hub" and origin.revision and not checkpoint.made
     known = {
         FINGERPRINT: fingerprint,
         SHAPE: shape,
@@ -74,8 +79,42 @@ def version_tags(
         REMOTE_CODE: checkpoint.code or ("its own" if checkpoint.config.get("auto_map") else None),
         NORMALIZED: changed.tag if changed else None,
         IGNORED: ignored_of(ignored),
+        **(_made_tags(checkpoint.made) if checkpoint.made else {}),
     }
     return {key: value for key, value in known.items() if value} | dict(given)
+
+
+def _made_tags(made: Made) -> dict[str, str | None]:
+    adapter = made.adapter
+    return {
+        BASE: str(made.base),
+        BASE_SHA256: made.base.sha256,
+        ADAPTER: str(adapter) if adapter else None,
+        ADAPTER_SHA256: adapter.sha256 if adapter else None,
+        "catalogger.cast": made.cast,
+        "catalogger.max_shard_size": str(made.most) if made.most else None,
+        "catalogger.checkpoint": made.step,
+        "catalogger.pickled": ", ".join(made.pickled)[:1000],
+    }
+
+
+def moved(tags: Mapping[str, str], made: Made, version: str) -> list[str]:
+    """A sentence for each of base and adapter that is the same place as in the version with these tags, and has moved
+    since.
+    """
+    said = []
+    for role, part, name, digest in (
+        ("base", made.base, BASE, BASE_SHA256),
+        ("adapter", made.adapter, ADAPTER, ADAPTER_SHA256),
+    ):
+        before = tags.get(name, "")
+        if not part or not (f"{before}@").startswith(f"{part.location}@") or tags.get(digest) is None:
+            continue
+        if (before, tags[digest]) != (str(part), part.sha256):
+            was = before if before != str(part) else f"files with the digest {tags[digest][:12]}"
+            now = str(part) if before != str(part) else f"it holds others now, {str(part.sha256)[:12]}"
+            said.append(f"the {role} has moved since version {version}, which was made from {was}: {now}")
+    return said
 
 
 def ignored_of(codes: Iterable[str]) -> str | None:
@@ -99,7 +138,9 @@ def description(recipe: NamedRecipe, checkpoint: Checkpoint) -> str:
     """What the version is, where it is from and under which licence, in a few lines."""
     origin = checkpoint.origin
     at = f" at {origin.revision}" if origin.revision else ""
+    made = checkpoint.made
     lines = [recipe.recipe.summary, f"Source: {origin.location if origin.kind == 'hub' else origin.asked}{at}"]
+    lines += [f"With the adapter {made.adapter}, merged"] if made and made.adapter else []
     if said := licence(recipe, checkpoint):
         url = recipe.recipe.licence.url if recipe.recipe.licence else None
         lines.append(f"Licence: {said}{f' ({url})' if url else ''}")

@@ -21,6 +21,7 @@ from catalogger.files.digests import DigestMemory, Tick
 from catalogger.files.place import Placed, Weights
 from catalogger.files.workers import Workers
 from catalogger.loggers import elsewhere, mlmodel, skinny
+from catalogger.loggers.changing import Making
 from catalogger.loggers.layout import Item, Layout, source_path
 from catalogger.loggers.manifest import write_manifest
 from catalogger.loggers.outcome import Moved
@@ -55,7 +56,8 @@ class Job:
     """What the flavor below needs to write one model.  `lint` raises where what was written is not right; `ahead` has
     begun to place the weights already; `package` gets the small files for a registry that takes files itself, to which
     `points_to` leads where the weights are not logged too; `manifest` makes what a model with weights says of
-    itself, of their digests.  `mlflow` is the one at hand, `target` what the model is written for: mostly the same.
+    itself, of their digests; `making` is how weights come about that are changed before.  `mlflow` is the one at hand,
+    `target` what the model is written for: mostly the same.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Job:
     package: Path | None = None
     points_to: Mapping[str, Any] | None = None
     manifest: Callable[[Mapping[str, str]], Mapping[str, Any]] | None = None
+    making: Making | None = None
 
     def placing(self, items: Iterable[Item], folder: Path | None) -> Placing:
         """Begin to place these weight files in the folder, or only to hash them where that is None."""

@@ -26,6 +26,9 @@ ASKED_REVISION = "catalogger.asked_revision"
 """The branch or tag as it was written, `main` where none was."""
 REQUEST = "catalogger.request"
 """A digest over recipe, repository and commit: where it is the same, what would be logged is the same."""
+BASE, BASE_SHA256 = "catalogger.base", "catalogger.base_sha256"
+ADAPTER, ADAPTER_SHA256 = "catalogger.adapter", "catalogger.adapter_sha256"
+"""What changed weights are made from, as LOCATION@REVISION, and one digest over its files."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class Registry(Protocol):
 
     def newest(self, name: str) -> Existing | None:
         """The newest version of the name, by what its tags say; None where there is none."""
+
+    def standing(self, name: str) -> Standing | None:
+        """The newest ready version with its tags, and where the aliases point."""
 
     def is_whole(self, version: Version, layout: Layout) -> bool:
         """Whether the version's files are still there, as far as can be seen from here."""

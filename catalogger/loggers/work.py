@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
+from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, open_logged, with_borrowed_code
 from catalogger.errors import human, masked
 from catalogger.files.digests import Tick, cache_folder
 from catalogger.files.place import existing
 from catalogger.files.temporary import marked, temporary
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel, unfinished
+from catalogger.loggers.changing import Making, hash_all, what_moved
 from catalogger.loggers.elsewhere import words
 from catalogger.loggers.glance import artifacts_to_be, may_hold
 from catalogger.loggers.layout import (
@@ -38,7 +39,7 @@ from catalogger.loggers.plan import artifact_folder, has_room, make_plan, requir
 from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
-from catalogger.loggers.record import Job, Logged, log, preview
+from catalogger.loggers.record import Job, Logged, log, preview, write_small_files
 from catalogger.loggers.registries import open_registry, open_unity
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
 from catalogger.loggers.request import LOGGED, NAMED, Request
@@ -52,7 +53,8 @@ from catalogger.validators import Facts, Report, run_rules
 class Work:
     """One checked request on its way to a version."""
 
-    def __init__(self, request: Request, facts: Facts, report: Report) -> None:
+    def __init__(self, request: Request, facts: Facts, report: Report, making: Making | None = None) -> None:
+        self._making = making
         self.request, self.checkpoint, self.facts, self.report = request, facts.opened, facts, report
         self._mlflow = facts.at_hand.mlflow
         self._moved = Moved()
@@ -77,6 +79,7 @@ class Work:
 
     def plan(self) -> Outcome:
         """What would be done.  Nothing is changed: a store that is not there is not made."""
+        self._recognise({})
         self._lay_out()
         stores, known = self.request.stores, None
         with self._stores():
@@ -85,8 +88,7 @@ class Work:
             else:
                 registry = open_registry(stores, upload=self.request.upload)
                 self._look_at_name(registry)
-                digest = self._fingerprint()
-                known = self._registered(registry, digest) if digest else None
+                known = self._registered(registry)
             job = self._job()
             plan = make_plan(job, stores, preview(job), sends=self._sends, root=self._root())
         if known:
@@ -100,6 +102,7 @@ class Work:
         with (
             registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
             self._begun_early(alone=alone),
+            self._making.standing(alone=alone) if self._making else nullcontext(),
         ):
             if not self._sends:
                 with self._stores(make=True):
@@ -130,15 +133,18 @@ class Work:
         """What there is of this content already, with alias and tags made true; None where there is nothing."""
         request = self.request
         self._look_at_name(registry)
-        unknown = self._fingerprint() is None and not self._hashing
+        if self._making:
+            self._learn(self._making, registry)
+        unknown = self._fingerprint() is None and not (self._hashing or self._making)
         if unknown and registry.versions_with(request.name, SHAPE, self._shape()):
             self._ahead = None
             self._begin_hashing()
         self._finish_hashing()
-        digest = self._fingerprint()
-        known = self._registered(registry, digest) if digest else None
-        if not digest or not known:
+        known = self._registered(registry)
+        if not known:
+            self._notes += what_moved(registry, request.name, self.checkpoint)
             return None
+        digest = self._fingerprint() or known.tags[FINGERPRINT]
         self._notes += registry.make_true(request.name, known, request.aliases, self._tags(digest))
         return self._outcome("unchanged", known, None)
 
@@ -157,7 +163,7 @@ class Work:
 
     def _log_and_register(self, registry: MlflowRegistry) -> Outcome:
         earlier = self._logged_before()
-        if not earlier or self.request.prove:
+        if not earlier or self.request.prove or self._making:
             self._fetch(writes=not earlier)
         if self.request.prove:
             self._proof = self._prove()
@@ -214,7 +220,7 @@ class Work:
         self.request.progress.say(f"Registering {self.request.name}")
         version = registry.register(self.request.name, logged, tags, description(self.request.recipe, self.checkpoint))
         registry.make_true(self.request.name, version, self.request.aliases, tags)
-        unfinished.forget(logged.run_id, digest)
+        unfinished.forget(logged.run_id, self._mark(self.layout) or digest)
         return self._outcome("registered", version, logged)
 
     def _send(self, registry: UnityRegistry, logged: Logged) -> Outcome:
@@ -256,8 +262,7 @@ class Work:
         """The manifest of the model, of which every digest is known."""
         recipe = self.request.recipe.recipe
         digest = fingerprint(whole, recipe, self.fields) or ""
-        made = effect(recipe, self.fields, whole.written_for)
-        return manifest(digest, made, self._tags(digest), self.request.aliases, whole)
+        return manifest(digest, effect(recipe, self.fields, whole), self._tags(digest), self.request.aliases, whole)
 
     def _with_sent(self, digests: Mapping[str, str]) -> Layout:
         return self.layout.with_digests(
@@ -326,18 +331,21 @@ class Work:
             self.request.progress.say(f"Hashing {human(size)} of weights")
         hashed = self._hashing.finish(None)
         self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in hashed.items() if p.sha256})
-        self._moved = replace(self._moved, read=size)
+        self._moved += Moved(read=size)
 
     def _take_hashed(self) -> None:
         """The digests that are known by now: the copy hashes the other files, and of these the kernel alone copies."""
         if self._hashing:
             done = self._hashing.so_far()
             self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in done.items() if p.sha256})
-            self._moved = replace(self._moved, read=self._moved.read + sum(p.read for p in done.values()))
+            self._moved += Moved(read=sum(p.read for p in done.values()))
 
-    def _registered(self, registry: Registry, digest: str) -> Version | None:
-        """The newest version with this content whose files are still there."""
-        versions = registry.versions_with(self.request.name, FINGERPRINT, digest)
+    def _registered(self, registry: Registry) -> Version | None:
+        """The newest version with this content whose files are still there; by what it is made from, where it is."""
+        by_shape = self.layout.made is not None
+        digest = self._shape() if by_shape else self._fingerprint()
+        tag = SHAPE if by_shape else FINGERPRINT
+        versions = registry.versions_with(self.request.name, tag, digest) if digest else []
         return next((v for v in versions if registry.is_whole(v, self.layout)), None)
 
     def _logged_before(self) -> Logged | None:
@@ -345,7 +353,7 @@ class Work:
 
         Where the weights are not logged, what is logged is known by its shape.
         """
-        digest = self._shape() if self._sends else self._fingerprint()
+        digest = self._mark(self.layout)
         found = unfinished.find(self.request.name, digest, self._taken_up) if digest else None
         if not found:
             return None
@@ -364,13 +372,49 @@ class Work:
     def _fetch(self, *, writes: bool) -> None:
         """Bring the weights here, once it is known that there is room for them, and for the model where it `writes`."""
         request = self.request
+        if self._making:
+            self._rehearse()
         plan = make_plan(self._job(), request.stores, sends=self._sends, root=self._root())
         if writes and not self._ahead:  # which has looked, and has taken of that room since
             require_room(plan)
         if plan.to_fetch:
             request.progress.say(f"Fetching {human(plan.to_fetch)}")
-            self._moved = replace(self._moved, fetched=plan.to_fetch)
-        self.checkpoint = fetch(self.checkpoint, request.memory)
+            self._moved += Moved(fetched=plan.to_fetch)
+        if self._making:
+            self._make(self._making)
+        else:
+            self.checkpoint = fetch(self.checkpoint, request.memory)
+
+    def _rehearse(self) -> None:
+        """Look at the model as it will be written, before anything is fetched or made."""
+        from mlflow.models import Model
+
+        with temporary("rehearsal") as folder:
+            write_small_files(self._job(), Model(), folder / "model")
+            model = open_logged(folder / "model", weights=self.checkpoint)
+            ignored = [code for code in self.request.ignore if code.startswith(LOGGED)]
+            run_rules(replace(self.facts, model=model), ignored, only=LOGGED).raise_on_error()
+
+    def _make(self, making: Making) -> None:
+        """The weights as they will be logged, with their digests."""
+        self.checkpoint = making.make(self.checkpoint, self.request.memory, self.request.progress)
+        self.layout = self.layout.with_digests(making.written.digests)
+        self._moved += Moved(read=making.written.read, written=making.written.written)
+
+    def _learn(self, making: Making, registry: Registry) -> None:
+        """Know what the weights are made from, by every digest.  Where nothing has the name yet, and there is no room
+        to make them, nothing need be read.
+        """
+        if registry.newest(self.request.name) is None:
+            making.require_room()
+        learned = hash_all(making, self.request.memory, self._workers, self.request.progress)
+        self._moved += Moved(read=sum(path.stat().st_size for path in learned))
+        self._recognise(learned)
+        self._lay_out()
+
+    def _recognise(self, learned: Mapping[Path, str]) -> None:
+        if self._making:
+            self.checkpoint = self._making.recognised(self.checkpoint, self.request.memory, learned)
 
     def _log(self) -> Logged:
         request, size = self.request, self.layout.weight_bytes
@@ -385,11 +429,7 @@ class Work:
             return log(self._job(tick), self._seal)
 
     def _seal(self, digests: Mapping[str, str], location: str, uri: str) -> Mapping[str, str]:
-        digest = (
-            self._shape()
-            if self._sends
-            else fingerprint(self.layout.with_digests(digests), self.request.recipe.recipe, self.fields)
-        )
+        digest = self._mark(self.layout.with_digests(digests))
         return unfinished.mark(self.request.name, digest, uri, location) if digest else {}
 
     def _job(self, tick: Tick = lambda _: None) -> Job:
@@ -413,7 +453,14 @@ class Work:
             self._package,
             points_to,
             None if self._sends else lambda digests: self._said(self.layout.with_digests(digests)),
+            self._making,
         )
+
+    def _mark(self, whole: Layout) -> str | None:
+        """What a run that is not finished is known by: its content, or its shape where that alone is known before."""
+        if self._sends or self._making:
+            return self._shape()
+        return fingerprint(whole, self.request.recipe.recipe, self.fields)
 
     def _fingerprint(self) -> str | None:
         return fingerprint(self.layout, self.request.recipe.recipe, self.fields)
@@ -437,6 +484,7 @@ class Work:
         self, action: Any, version: Version | None, logged: Logged | None, plan: Plan | None = None
     ) -> Outcome:
         request, origin = self.request, self.checkpoint.origin
+        making = self._making if action != "unchanged" else None
         moved = logged.moved if logged else Moved()
         return Outcome(
             action=action,
@@ -444,7 +492,7 @@ class Work:
             version=version.number if version else None,
             model_uri=f"models:/{request.name}/{version.number}" if version else None,
             run_id=version.run_id if version else None,
-            fingerprint=self._fingerprint(),
+            fingerprint=self._fingerprint() or (version.tags.get(FINGERPRINT) if version else None),
             recipe=request.recipe.name,
             task=request.recipe.recipe.task,
             example=mlmodel.EXAMPLES[request.recipe.recipe.task],
@@ -454,7 +502,7 @@ class Work:
             registry_uri=masked(request.stores.registry_uri),
             location=version.location if version else None,
             weights=logged.weights if logged else plan.weights if plan else "in place",
-            bytes=replace(moved, read=moved.read + self._moved.read, fetched=self._moved.fetched),
+            bytes=moved + self._moved,
             seconds=0.0,
             aliases=request.aliases if action != "planned" else (),
             name_was_derived=request.name_was_derived,
@@ -463,7 +511,9 @@ class Work:
             proof=self._proof,
             normalized=self.checkpoint.normalized,
             page=version.page if version else None,
+            change=making.document() if making else None,
             notes=self._notes
+            + (making.notes() if making else ())
             + (
                 ("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)
                 if request.prove and action == "unchanged"
@@ -472,7 +522,7 @@ class Work:
         )
 
 
-def work_on(request: Request, facts: Facts, report: Report) -> Work:
+def work_on(request: Request, facts: Facts, report: Report, making: Making | None = None) -> Work:
     """The work on a checkpoint that was checked, with the code that it borrows brought in.
 
     Raises UsageError or ProofRefused where a proof is asked for that cannot be made here.
@@ -482,4 +532,4 @@ def work_on(request: Request, facts: Facts, report: Report) -> Work:
         require_provable(needed_memory(checkpoint.weight_bytes))
     if borrowed := borrowed_repos(checkpoint) and facts.wanted.remote_code:
         checkpoint = with_borrowed_code(checkpoint, borrowed.repo, borrowed.revision)
-    return Work(request, replace(facts, checkpoint=checkpoint), report)
+    return Work(request, replace(facts, checkpoint=checkpoint), report, making)

@@ -17,7 +17,7 @@ from fakes import checkpoints
 from fakes.checkpoints import write_safetensors
 
 from catalogger import CataloggerError, convert, open_source
-from catalogger.checkpoints.changing.converting import plan_of
+from catalogger.checkpoints.changing.change import plan_of
 
 
 def _assert_nothing(work: Path, name: str = "out") -> None:

@@ -52,12 +52,8 @@ def write(plan: Plan, target: Path, tick: Tick) -> Written:
     Raises NotEnoughRoom, DiskError, WeightsNotFinite, and CheckpointError where an input changes meanwhile.
     """
     work = beside(target)
-    with _picked_up_later(work), Reader(plan.inputs) as reader:
-        written = Written()
-        missing = _begin(plan, work, written, tick)
-        _require_room(work, plan.size - sum(s.size for s in plan.shards if s not in missing))
-        _write_shards(work, missing, reader, written, tick)
-        reader.require_unchanged()
+    with _picked_up_later(work):
+        written = _write_weights(plan, work, tick)
         for path, content in plan.small.items():
             (work / path).parent.mkdir(exist_ok=True)
             (work / path).write_bytes(content)
@@ -68,6 +64,24 @@ def write(plan: Plan, target: Path, tick: Tick) -> Written:
         if target.exists():
             target.rmdir()  # it was seen to be empty
         work.rename(target)
+    return written
+
+
+def write_weights(plan: Plan, work: Path, tick: Tick) -> Written:
+    """Write the weight files alone into a folder that is ours, and leave the notes there by which the next call for the
+    same plan takes them up.  Raises as `write` does.
+    """
+    with _picked_up_later(work):
+        return _write_weights(plan, work, tick)
+
+
+def _write_weights(plan: Plan, work: Path, tick: Tick) -> Written:
+    written = Written()
+    with Reader(plan.inputs) as reader:
+        missing = _begin(plan, work, written, tick)
+        _require_room(work, plan.size - sum(s.size for s in plan.shards if s not in missing))
+        _write_shards(work, missing, reader, written, tick)
+        reader.require_unchanged()
     return written
 
 
