@@ -49,3 +49,27 @@ def test_a_source_that_is_nothing(tmp_path: Path) -> None:
     done = run("convert", str(tmp_path / "none"), "--to", str(tmp_path / "out"))
     assert done.code == 2
     assert "is neither a folder nor ORG/REPO" in done.err
+
+
+def test_the_main_job_changes_on_the_way(tmp_path: Path, work: Path) -> None:
+    source = checkpoints.llama(tmp_path / "source", dtype="float32")
+    asked = ("--recipe", "llama-chat", "--source", str(source), "--name", "main.ml.bot", "--dtype", "bfloat16")
+    planned = run(*asked, "--max-shard-size", "30kB", "--dry-run")
+    assert planned.code == 0, planned.err
+    assert "cast         21 tensors to bfloat16" in planned.out
+    assert list(work.iterdir()) == []
+    done = run(*asked, "--max-shard-size", "30kB", "-o", "json")
+    assert done.code == 0, done.err
+    change = done.document["change"]
+    assert (change["cast"], change["dtype"], change["from"]["files"]) == (21, "bfloat16", 1)
+    assert done.document["action"] == "registered"
+    again = run(*asked, "--max-shard-size", "30kB", "-o", "json")
+    assert (again.document["action"], again.document["change"]) == ("unchanged", None)
+
+
+def test_the_main_job_refuses_what_does_not_fit(tmp_path: Path, work: Path) -> None:
+    source = checkpoints.llama(tmp_path / "source")
+    done = run("--recipe", "llama-chat", "--adapter", str(source), "--base", str(source), "--name", "main.ml.bot")
+    assert done.code == 2
+    assert "is no adapter" in done.err
+    assert list(work.iterdir()) == []

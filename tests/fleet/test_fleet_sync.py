@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 import pytest
 from cli.command import START, Done, run
+from fakes import checkpoints
 from fakes.hub import Hub
 from leaks import heard
 from serving.deployments import WRITES, Answers
@@ -315,6 +316,18 @@ def test_the_embedded_default(llama: Path, bert: Path) -> None:
     assert Path("mlflow.db").read_bytes() == before
     moved = manifest(entry("chat", llama, "alias: [champion, newest]", recipe="llama-chat"))
     assert texts(made_true(moved, registry_uri=None)) == [["alias: newest is set on version 1"]]
+
+
+def test_an_entry_whose_weights_are_changed(work: Path) -> None:
+    """What is to be done to them is planned, done, and not done again; a folder is looked for beside the manifest."""
+    checkpoints.llama(work / "wide", dtype="float32")
+    file = manifest(entry("chat", "./wide", "dtype: bfloat16", "max_shard_size: 30kB", recipe="llama-chat"))
+    assert ended(made_true(file, registry_uri=None)) == [("chat", "registered", "1")]
+    tags = mlflow.MlflowClient(_store()).get_model_version("main.ml.chat", "1").tags
+    assert (tags["catalogger.cast"], tags["catalogger.max_shard_size"]) == ("bfloat16", "30000")
+    assert ended(made_true(file, registry_uri=None)) == [("chat", "unchanged", "1")]
+    other = manifest(entry("chat", "./wide", "dtype: bfloat16", recipe="llama-chat"))
+    assert ended(made_true(other, registry_uri=None)) == [("chat", "registered", "2")]
 
 
 def test_a_process_that_is_killed_fails_its_entry_only(space: Workspace, llama: Path, bert: Path) -> None:
