@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, open_logged, with_borrowed_code
-from catalogger.errors import human, masked
+from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
+from catalogger.errors import human
 from catalogger.files.digests import Tick, cache_folder
 from catalogger.files.place import existing
 from catalogger.files.temporary import marked, temporary
@@ -39,12 +39,14 @@ from catalogger.loggers.plan import artifact_folder, has_room, make_plan, requir
 from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
-from catalogger.loggers.record import Job, Logged, log, preview, write_small_files
+from catalogger.loggers.record import Job, Logged, log, preview
 from catalogger.loggers.registries import open_registry, open_unity
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
+from catalogger.loggers.rehearsal import rehearse
 from catalogger.loggers.request import LOGGED, NAMED, Request
 from catalogger.loggers.stores import local_folder, pointed_at, translated
 from catalogger.loggers.surface import Mark
+from catalogger.loggers.told import Told
 from catalogger.loggers.unity import Offer, UnityRegistry
 from catalogger.remote.storage import Sending
 from catalogger.validators import Facts, Report, run_rules
@@ -79,7 +81,8 @@ class Work:
 
     def plan(self) -> Outcome:
         """What would be done.  Nothing is changed: a store that is not there is not made."""
-        self._recognise({})
+        if self._making:
+            self.checkpoint = self._making.recognised(self.checkpoint, self.request.memory, {})
         self._lay_out()
         stores, known = self.request.stores, None
         with self._stores():
@@ -373,7 +376,7 @@ class Work:
         """Bring the weights here, once it is known that there is room for them, and for the model where it `writes`."""
         request = self.request
         if self._making:
-            self._rehearse()
+            rehearse(self._job(), self.facts, request.ignore)
         plan = make_plan(self._job(), request.stores, sends=self._sends, root=self._root())
         if writes and not self._ahead:  # which has looked, and has taken of that room since
             require_room(plan)
@@ -384,16 +387,6 @@ class Work:
             self._make(self._making)
         else:
             self.checkpoint = fetch(self.checkpoint, request.memory)
-
-    def _rehearse(self) -> None:
-        """Look at the model as it will be written, before anything is fetched or made."""
-        from mlflow.models import Model
-
-        with temporary("rehearsal") as folder:
-            write_small_files(self._job(), Model(), folder / "model")
-            model = open_logged(folder / "model", weights=self.checkpoint)
-            ignored = [code for code in self.request.ignore if code.startswith(LOGGED)]
-            run_rules(replace(self.facts, model=model), ignored, only=LOGGED).raise_on_error()
 
     def _make(self, making: Making) -> None:
         """The weights as they will be logged, with their digests."""
@@ -409,12 +402,8 @@ class Work:
             making.require_room()
         learned = hash_all(making, self.request.memory, self._workers, self.request.progress)
         self._moved += Moved(read=sum(path.stat().st_size for path in learned))
-        self._recognise(learned)
+        self.checkpoint = making.recognised(self.checkpoint, self.request.memory, learned)
         self._lay_out()
-
-    def _recognise(self, learned: Mapping[Path, str]) -> None:
-        if self._making:
-            self.checkpoint = self._making.recognised(self.checkpoint, self.request.memory, learned)
 
     def _log(self) -> Logged:
         request, size = self.request, self.layout.weight_bytes
@@ -483,43 +472,17 @@ class Work:
     def _outcome(
         self, action: Any, version: Version | None, logged: Logged | None, plan: Plan | None = None
     ) -> Outcome:
-        request, origin = self.request, self.checkpoint.origin
-        making = self._making if action != "unchanged" else None
-        moved = logged.moved if logged else Moved()
-        return Outcome(
-            action=action,
-            name=request.name,
-            version=version.number if version else None,
-            model_uri=f"models:/{request.name}/{version.number}" if version else None,
-            run_id=version.run_id if version else None,
-            fingerprint=self._fingerprint() or (version.tags.get(FINGERPRINT) if version else None),
-            recipe=request.recipe.name,
-            task=request.recipe.recipe.task,
-            example=mlmodel.EXAMPLES[request.recipe.recipe.task],
-            source={"kind": origin.kind, "location": origin.location, "revision": origin.revision},
-            report=self.report,
-            tracking_uri=masked(request.stores.tracking_uri),
-            registry_uri=masked(request.stores.registry_uri),
-            location=version.location if version else None,
-            weights=logged.weights if logged else plan.weights if plan else "in place",
-            bytes=moved + self._moved,
-            seconds=0.0,
-            aliases=request.aliases if action != "planned" else (),
-            name_was_derived=request.name_was_derived,
-            store_is_default=request.stores.is_default,
-            plan=plan,
-            proof=self._proof,
-            normalized=self.checkpoint.normalized,
-            page=version.page if version else None,
-            change=making.document() if making else None,
-            notes=self._notes
-            + (making.notes() if making else ())
-            + (
-                ("not proved, as nothing new is registered: `log-model lint --prove` looks at what is there",)
-                if request.prove and action == "unchanged"
-                else ()
-            ),
+        told = Told(
+            self.request,
+            self.checkpoint,
+            self.report,
+            self._fingerprint(),
+            self._moved,
+            self._notes,
+            self._proof,
+            self._making,
         )
+        return told.outcome(action, version, logged, plan)
 
 
 def work_on(request: Request, facts: Facts, report: Report, making: Making | None = None) -> Work:
