@@ -147,7 +147,7 @@ def write_small_files(job: Job, model: Model, folder: Path) -> None:
 
 def _text(job: Job, model: Model) -> str:
     """The text of MLmodel."""
-    if job.target.asked or model.signature is None:
+    if job.target.asked or skinny.is_skinny():
         return elsewhere.text(model, job.recipe.recipe.task, job.name, job.target)
     return str(model.to_yaml())
 
