@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def rows() -> list[Row]:
 def interpreter(version: str) -> str | None:
     """A Python of this version on this machine that runs; None where there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    candidates = [shutil.which(f"python{version}"), *map(str, sorted(pyenv.glob(f"{version}.*/bin/python")))]
+    beside = Path(sys.base_prefix).parent  # where pyenv keeps this one, whoever's home it is
+    found = [python for folder in (pyenv, beside) for python in sorted(folder.glob(f"{version}.*/bin/python"))]
+    candidates = [shutil.which(f"python{version}"), *map(str, found)]
     for candidate in filter(None, candidates):
         if subprocess.run([candidate, "-c", "import venv"], capture_output=True).returncode == 0:
             return candidate
