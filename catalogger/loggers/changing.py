@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,7 @@ class Making:
 def planned(change: Change) -> Checkpoint:
     """The checkpoint that the change makes, as far as the plan says it: all but the weights' content."""
     source, plan = change.source, change.plan
-    shards = tuple(
-        read_shard(File(s.path, s.size), lambda start, end, header=s.header: header[start:end])  # type: ignore[misc]
-        for s in plan.shards
-    )
+    shards = tuple(read_shard(File(s.path, s.size), partial(_part, s.header)) for s in plan.shards)
     small = [File(path, len(text), hashlib.sha256(text).hexdigest()) for path, text in plan.small.items()]
     files = (*small, *(shard.file for shard in shards))
     made = made_of(change)
@@ -242,6 +240,10 @@ def _folder(stores: Stores, name: str, root: str | None) -> Path:
         return cache_folder() / CHANGED / job
     beside = target.parent if same_file_system(target.parent, target) else target
     return existing(beside) / f".catalogger-{CHANGED}-{job}"
+
+
+def _part(content: bytes, start: int, end: int) -> bytes:
+    return content[start:end]
 
 
 def _by_the_hub(file: File) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from catalogger.checkpoints import Checkpoint
 from catalogger.checkpoints.logged import MLMODEL
 from catalogger.errors import masked
+from catalogger.loggers import artifacts
 from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.manifest import MANIFEST
 from catalogger.loggers.record import POINTER, Logged
@@ -59,12 +60,11 @@ def restore(package: Path, folder: Path | None, location: str, layout: Layout) -
 
 
 def _downloaded(location: str, package: Path) -> bool:
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     package.mkdir(parents=True)
     try:
-        whole = Path(download_artifacts(location, dst_path=str(package / "down")))
+        whole = artifacts.fetched(location, str(package / "down"))
         for entry in whole.iterdir():
             entry.rename(package / entry.name)
     except (MlflowException, OSError):

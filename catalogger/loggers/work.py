@@ -49,7 +49,7 @@ from catalogger.loggers.surface import Mark
 from catalogger.loggers.told import Told
 from catalogger.loggers.unity import Offer, UnityRegistry
 from catalogger.remote.storage import Sending
-from catalogger.validators import Facts, Report, run_rules
+from catalogger.validators import Existing, Facts, Report, run_rules
 
 
 class Work:
@@ -135,9 +135,9 @@ class Work:
     def _unchanged(self, registry: Registry) -> Outcome | None:
         """What there is of this content already, with alias and tags made true; None where there is nothing."""
         request = self.request
-        self._look_at_name(registry)
+        newest = self._look_at_name(registry)
         if self._making:
-            self._learn(self._making, registry)
+            self._learn(self._making, is_new=newest is None)
         unknown = self._fingerprint() is None and not (self._hashing or self._making)
         if unknown and registry.versions_with(request.name, SHAPE, self._shape()):
             self._ahead = None
@@ -197,10 +197,11 @@ class Work:
                 progress=self.request.progress,
             )
 
-    def _look_at_name(self, registry: Registry) -> None:
-        """Compare with the newest version of the name."""
-        target = replace(self.facts.goal, existing=registry.newest(self.request.name))
-        self._check(replace(self.facts, target=target), NAMED)
+    def _look_at_name(self, registry: Registry) -> Existing | None:
+        """Compare with the newest version of the name, which is given."""
+        newest = registry.newest(self.request.name)
+        self._check(replace(self.facts, target=replace(self.facts.goal, existing=newest)), NAMED)
+        return newest
 
     def _lint(self, model: LoggedModel) -> None:
         """Look at the model as it was written, before a weight is placed."""
@@ -394,11 +395,11 @@ class Work:
         self.layout = self.layout.with_digests(making.written.digests)
         self._moved += Moved(read=making.written.read, written=making.written.written)
 
-    def _learn(self, making: Making, registry: Registry) -> None:
+    def _learn(self, making: Making, *, is_new: bool) -> None:
         """Know what the weights are made from, by every digest.  Where nothing has the name yet, and there is no room
         to make them, nothing need be read.
         """
-        if registry.newest(self.request.name) is None:
+        if is_new:
             making.require_room()
         learned = hash_all(making, self.request.memory, self._workers, self.request.progress)
         self._moved += Moved(read=sum(path.stat().st_size for path in learned))

@@ -188,7 +188,7 @@ def _script(file: Path) -> None:
     torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(file))
 
 
-def _named(name: str) -> Callable[[Path], None]:
+def _named(name: Any) -> Callable[[Path], None]:
     def save(file: Path) -> None:
         import torch
 
@@ -228,7 +228,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a program": (_script, "is a TorchScript program"),
     "half a character": (_named("a\ud800"), "says of its tensors what cannot be"),
     "the name of something else": (_named("__metadata__"), "says of its tensors what cannot be"),
-    "a number for a name": (_named(3), "by something that is no text"),  # type: ignore[arg-type]
+    "a number for a name": (_named(3), "by something that is no text"),
     "out of its storage": (_repacked(_larger), '"a" lies out of its storage'),
     "no end": (_repacked(lambda program: program[:-1]), 'has a "pytorch_model.bin" that'),
     "compressed": (_repacked(bytes, zipfile.ZIP_DEFLATED), "compressed or encrypted"),

@@ -41,8 +41,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
-def _log(source: object, **more: Any) -> Outcome:
-    return log_model(more.pop("recipe", "llama-chat"), source=source, name=more.pop("name", NAME), **more)  # type: ignore[arg-type]
+def _log(source: str | Path | None, **more: Any) -> Outcome:
+    return log_model(more.pop("recipe", "llama-chat"), source=source, name=more.pop("name", NAME), **more)
 
 
 def _answer(done: Outcome) -> str:
