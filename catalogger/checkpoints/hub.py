@@ -6,33 +6,27 @@ runs code of a repository.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import inspect
 import json
 import os
-import random
 import re
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from catalogger.checkpoints.asking import TIMEOUT, at_revision, first_line, get, patiently, translated, transport_errors
 from catalogger.checkpoints.facts import Checkpoint, File, Origin, Shard
 from catalogger.checkpoints.folder import LARGEST_SMALL, assemble, licence_id, open_folder, require_config
-from catalogger.checkpoints.headers import GUESS, Read, read_shard
+from catalogger.checkpoints.headers import Read, read_shard
 from catalogger.checkpoints.selection import select
 from catalogger.errors import (
     AccessDenied,
     CheckpointError,
     DigestMismatch,
-    DiskError,
     NetworkUnreachable,
-    RepositoryNotFound,
     UsageError,
     human,
 )
@@ -41,10 +35,6 @@ from catalogger.files.rate import limit, pace
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONNECTIONS = 8
-_TRIES = 4
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
-_PASSING = (429, 500, 502, 503, 504)
-_TIMEOUT = 30  # seconds without an answer; the client's own default waits for ever
 
 
 def open_hub(repo: str, revision: str | None, asked: str, *, allow_pickle: bool = False) -> Checkpoint:
@@ -82,7 +72,7 @@ def commit_of(repo: str, revision: str | None) -> str:
     if _offline():
         return _cached_folder(repo, revision, "config.json").name
     with translated(repo, revision):
-        return str(_patiently(lambda: HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT)).sha)
+        return str(patiently(lambda: HfApi().model_info(repo, revision=revision, timeout=TIMEOUT)).sha)
 
 
 def who_am_i() -> tuple[str, str | None]:
@@ -96,11 +86,11 @@ def who_am_i() -> tuple[str, str | None]:
     address = str(constants.ENDPOINT)
     if _offline():
         raise NetworkUnreachable("HF_HUB_OFFLINE is set: the Hub is not asked.", "Unset it to fetch anything.")
-    gone: tuple[type[Exception], ...] = (OSError, *_transport_errors())
+    gone: tuple[type[Exception], ...] = (OSError, *transport_errors())
     try:
-        answer = get_session().get(f"{address}/api/whoami-v2", headers=build_hf_headers(), timeout=_TIMEOUT)
+        answer = get_session().get(f"{address}/api/whoami-v2", headers=build_hf_headers(), timeout=TIMEOUT)
     except gone as error:
-        reason = f'The Hub at "{address}" cannot be reached: {_first_line(error)}.'
+        reason = f'The Hub at "{address}" cannot be reached: {first_line(error)}.'
         raise NetworkUnreachable(reason, "Check the network, the proxy and HF_ENDPOINT.") from error
     if answer.status_code == 200:
         return address, str(answer.json().get("name"))
@@ -141,7 +131,7 @@ def branches(repo: str) -> Mapping[str, str]:
         raise NetworkUnreachable("HF_HUB_OFFLINE is set, so the Hub is not asked.", "Unset it.")
     url = f"{constants.ENDPOINT}/api/models/{repo}/refs"
     with translated(repo, None):
-        told = json.loads(_patiently(lambda: _get(url, build_hf_headers(), LARGEST_SMALL)))
+        told = json.loads(patiently(lambda: get(url, build_hf_headers(), LARGEST_SMALL)))
     return {str(ref["name"]): str(ref["targetCommit"]) for ref in (*told["tags"], *told["branches"])}
 
 
@@ -197,7 +187,13 @@ def to_fetch(checkpoint: Checkpoint) -> int:
     """Bytes of weights that are not in the Hub's cache."""
     if checkpoint.root is not None:
         return 0
-    return sum(s.file.size for s in checkpoint.shards if not _present(checkpoint.origin, s.file))
+    return sum(s.file.size for s in checkpoint.shards if not cached(checkpoint.origin, s.file))
+
+
+def cached(origin: Origin, file: File) -> Path | None:
+    """Where the Hub's cache holds the file with its size; None where it does not."""
+    path = _cached(origin, file.path)
+    return path if path is not None and path.stat().st_size == file.size else None
 
 
 def cache_root() -> Path:
@@ -221,7 +217,7 @@ def listed(repo: str, revision: str | None) -> Listing:
     from huggingface_hub import HfApi
 
     with translated(repo, revision):
-        info = _patiently(lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT))
+        info = patiently(lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT))
     files = {s.rfilename: _file(s) for s in info.siblings or []}
     return Listing(str(info.sha), files, licence_id(info.card_data or {}))
 
@@ -243,7 +239,7 @@ def _cached_folder(repo: str, revision: str | None, probe: str) -> Path:
 
     found = try_to_load_from_cache(repo, probe, revision=revision)
     if not isinstance(found, str):
-        at = _at(repo, revision)
+        at = at_revision(repo, revision)
         raise NetworkUnreachable(
             f"HF_HUB_OFFLINE is set and {at} is not in the cache.", "Unset HF_HUB_OFFLINE to fetch it."
         )
@@ -278,16 +274,16 @@ def small_file(origin: Origin, file: File) -> bytes:
         path = _download(origin, file.path)
         content = path.read_bytes()
         found = git_blob(content) if file.blob else hashlib.sha256(content).hexdigest()
-        if found == _expected(file):
+        if found == expected(file):
             return content
         _remove(path)
         if last:
-            raise DigestMismatch(origin.location, file.path, _expected(file), found)
+            raise DigestMismatch(origin.location, file.path, expected(file), found)
     raise AssertionError("the last try returns or raises")
 
 
 def _header(origin: Origin, file: File) -> Shard:
-    if _present(origin, file) and (path := _cached(origin, file.path)):
+    if path := cached(origin, file):
         with path.open("rb") as stream:
             return read_shard(file, lambda start, end: os.pread(stream.fileno(), end - start, start))
     return read_shard(file, _ranged(origin, file))
@@ -301,34 +297,16 @@ def _ranged(origin: Origin, file: File) -> Read:
     headers = build_hf_headers()
 
     def read(start: int, end: int) -> bytes:
-        return bytes(_patiently(lambda: _get(url, {**headers, "Range": f"bytes={start}-{end - 1}"}, end - start)))
+        return bytes(patiently(lambda: get(url, {**headers, "Range": f"bytes={start}-{end - 1}"}, end - start)))
 
     return read
-
-
-def _get(url: str, headers: Mapping[str, str], most: int) -> bytes:
-    """At most so many bytes of the answer: a server that ignores ranges would else send the whole shard."""
-    from huggingface_hub.utils import get_session, hf_raise_for_status
-
-    session, held = get_session(), bytearray()
-    if hasattr(session, "stream"):  # httpx, from huggingface_hub 1.0 on
-        answer = session.stream("GET", url, headers=dict(headers), timeout=_TIMEOUT, follow_redirects=True)
-    else:
-        answer = session.get(url, headers=dict(headers), timeout=_TIMEOUT, stream=True)
-    with answer as response:
-        hf_raise_for_status(response)
-        for chunk in response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(GUESS):
-            held += chunk
-            if len(held) >= most:
-                break
-    return bytes(held[:most])
 
 
 def _download(origin: Origin, path: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     more = {"tqdm_class": _paced()} if limit() else {}
-    return Path(_patiently(lambda: hf_hub_download(origin.location, path, revision=origin.revision, **more)))
+    return Path(patiently(lambda: hf_hub_download(origin.location, path, revision=origin.revision, **more)))
 
 
 def _paced() -> type[Any]:
@@ -353,25 +331,6 @@ def _paced() -> type[Any]:
     return Paced
 
 
-def _patiently(call: Callable[[], Any]) -> Any:
-    """The call's result.  The client gives up at the first 503 or reset; a few more tries are cheap."""
-    from huggingface_hub import errors
-
-    for attempt in range(_TRIES):
-        last = attempt == _TRIES - 1
-        try:
-            return call()
-        except errors.HfHubHTTPError as error:
-            if last or getattr(error.response, "status_code", None) not in _PASSING:
-                raise
-        except _transport_errors() as error:
-            refused = type(error).__name__ == "ConnectError"  # or no such host: that does not pass in seconds
-            if last or refused:
-                raise
-        time.sleep(2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
-    raise AssertionError("the last try returns or raises")
-
-
 def _cached(origin: Origin, path: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
@@ -379,27 +338,22 @@ def _cached(origin: Origin, path: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _present(origin: Origin, file: File) -> bool:
-    path = _cached(origin, file.path)
-    return path is not None and path.stat().st_size == file.size
-
-
 def _fetch(origin: Origin, file: File, memory: DigestMemory) -> None:
-    present = _present(origin, file)
+    present = cached(origin, file)
     path = _download(origin, file.path)
     if present and not memory.distrusts:
         return
     for last in (False, True):
         found = _digest(path, file, memory)
-        if found == _expected(file):
+        if found == expected(file):
             return
         _remove(path)
         if last:
-            raise DigestMismatch(origin.location, file.path, _expected(file), found)
+            raise DigestMismatch(origin.location, file.path, expected(file), found)
         path = _download(origin, file.path)
 
 
-def _expected(file: File) -> str:
+def expected(file: File) -> str:
     """The Hub's digest; Git's object id outside its large-file storage."""
     return file.blob or file.sha256 or ""
 
@@ -413,78 +367,3 @@ def _digest(path: Path, file: File, memory: DigestMemory) -> str:
 def _remove(path: Path) -> None:
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-
-
-@contextmanager
-def translated(repo: str, revision: str | None) -> Iterator[None]:
-    """Foreign errors of the Hub's client as ours, each with the sentence that helps."""
-    from huggingface_hub import constants, errors
-
-    page = f"{constants.ENDPOINT}/{repo}"
-    at = _at(repo, revision)
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        status = getattr(error.response, "status_code", None)
-        fix = f"Accept the licence at {page} with your account, then set HF_TOKEN to a token of that account."
-        known = (
-            " The token that was sent has no access." if status == 403 else " No token was sent, or it is not valid."
-        )
-        raise AccessDenied(f"The repository {at} is gated.{known}", fix) from error
-    except errors.RevisionNotFoundError as error:
-        raise RepositoryNotFound(
-            repo, f'has no branch, tag or commit "{revision}"', f"See {page}/commits/main."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        fix = f"Look at the spelling: {page}\nA private repository: set HF_TOKEN to a token that may read it."
-        raise RepositoryNotFound(repo, "does not exist on the Hub, or is private", fix) from error
-    except errors.HFValidationError as error:
-        raise RepositoryNotFound(repo, "is no repository id", "Write ORG/REPO or ORG/REPO@REVISION.") from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise _unreachable(at, error) from error
-    except errors.EntryNotFoundError as error:
-        raise CheckpointError(
-            repo, f"lost a file while it was read: {_first_line(error)}", "Run the same command again."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise _refused(at, error) from error
-    except OSError as error:
-        if error.errno in _DISK:
-            raise DiskError(
-                f'Cannot write to "{error.filename or cache_root()}": {error.strerror}.',
-                "HF_HOME names another folder.",
-            ) from error
-        raise _unreachable(at, error) from error
-    except _transport_errors() as error:
-        raise _unreachable(at, error) from error
-
-
-def _at(repo: str, revision: str | None) -> str:
-    return f'"{repo}" at revision "{revision}"' if revision else f'"{repo}"'
-
-
-def _unreachable(at: str, error: Exception) -> NetworkUnreachable:
-    fix = (
-        "Check the network, the proxy and HF_ENDPOINT, then run the same command again: it goes on where it stopped.\n"
-    )
-    return NetworkUnreachable(
-        f"The Hub cannot be reached for {at}: {_first_line(error)}",
-        f"{fix}HF_HUB_OFFLINE=1 uses what is already in the cache.",
-    )
-
-
-def _refused(at: str, error: Any) -> AccessDenied | NetworkUnreachable:
-    status = getattr(error.response, "status_code", 0)
-    if status in (401, 403):
-        return AccessDenied(f"The Hub refused access to {at} ({status}).", "Set HF_TOKEN to a token that may read it.")
-    return NetworkUnreachable(f"The Hub answered {status} for {at}.", "Wait a little, then run the same command again.")
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """The base errors of whichever HTTP library this huggingface_hub uses."""
-    known = (("httpx2", "TransportError"), ("httpx", "TransportError"), ("requests", "RequestException"))
-    return tuple(getattr(sys.modules[module], name) for module, name in known if module in sys.modules)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

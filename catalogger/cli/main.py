@@ -88,6 +88,7 @@ class _Verbs(click.Group):
     default="auto",
     help="full also logs the weights to the tracking server where Unity Catalog holds them.  [default: auto]",
 )
+@click.option("--stream", is_flag=True, help="From the Hub to the registry file by file, with little disk.")
 @NORMALIZE
 @click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that a checkpoint brings.")
 @click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")

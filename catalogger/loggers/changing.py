@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -107,17 +107,9 @@ class Making:
         with self._held:
             if not alone:
                 self.folder = self._held.enter_context(temporary(CHANGED))
-            try:
+            stays = f'The changed weights stay in "{self.folder}"; the same command goes on with them.'
+            with going_on(self.folder, stays, lambda: alone and self._finished()):
                 yield
-            except BaseException as error:
-                refused = isinstance(error, CataloggerError) and error.exit_code == 2
-                if refused or not (alone and self._finished()):
-                    shutil.rmtree(self.folder, ignore_errors=True)
-                elif isinstance(error, CataloggerError) and str(self.folder) not in str(error):
-                    stays = f'The changed weights stay in "{self.folder}"; the same command goes on with them.'
-                    error.fix = f"{error.fix}\n{stays}".strip()
-                raise
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def make(self, checkpoint: Checkpoint, memory: DigestMemory, progress: Progress) -> Checkpoint:
         """Fetch the source, and make the weights of the checkpoint: it is then on this machine, with every digest.
@@ -129,14 +121,18 @@ class Making:
         progress.say(self._sentence())
         with progress.bar("changing", self.size) as tick:
             self.written = write_weights(self.change.plan, folder, tick)
-        if any(identity(path.stat()) != seen for path, seen in self._seen.items()):
-            fix = "Run the same command again."
-            raise CheckpointError(self.change.source.origin.location, "or its adapter changed while it was read", fix)
+        self.require_unchanged()
         digests = self.written.digests
         shards = tuple(replace(s, file=replace(s.file, sha256=digests[s.file.path])) for s in checkpoint.shards)
         whole = {s.file.path: s.file for s in shards}
         files = tuple(whole.get(file.path, file) for file in checkpoint.files)
         return replace(checkpoint, shards=shards, files=files, root=folder)
+
+    def require_unchanged(self) -> None:
+        """Raises CheckpointError where the base or the adapter is not what it was when it was first looked at."""
+        if any(identity(path.stat()) != seen for path, seen in self._seen.items()):
+            fix = "Run the same command again."
+            raise CheckpointError(self.change.source.origin.location, "or its adapter changed while it was read", fix)
 
     def document(self) -> dict[str, Any]:
         """The change as JSON data: what is made from what, and what was counted on the way, by the tensor."""
@@ -184,6 +180,21 @@ class Making:
         done += [f"casting {change.cast} tensors"] if change.cast else []
         text = ", ".join([*done, f"{human(self.size)} in {len(change.plan.shards)} files"])
         return text[0].upper() + text[1:]
+
+
+@contextmanager
+def going_on(folder: Path, stays: str, is_worth_it: Callable[[], bool]) -> Iterator[None]:
+    """The folder goes away with the block, but where the next run can go on with it: what stopped this one says so."""
+    try:
+        yield
+    except BaseException as error:
+        refused = isinstance(error, CataloggerError) and error.exit_code == 2
+        if refused or not is_worth_it():
+            shutil.rmtree(folder, ignore_errors=True)
+        elif isinstance(error, CataloggerError) and str(folder) not in str(error):
+            error.fix = f"{error.fix}\n{stays}".strip()
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def planned(change: Change) -> Checkpoint:

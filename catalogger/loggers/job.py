@@ -58,6 +58,7 @@ def log_model(
     prove: bool = False,
     upload: Upload = "auto",
     tracking: Tracking = "auto",
+    stream: bool = False,
     written_for: str | None = None,
     normalize: int | None = None,
     dry_run: bool = False,
@@ -75,6 +76,7 @@ def log_model(
     overrides: `key=value` changes to the recipe.
     upload: how files get to Databricks: `storage` by credentials for the cloud's storage, `files` by the Files API,
         `auto` as MLflow chooses.
+    stream: from the Hub to the registry file by file, with at most two of them on this disk at once.
     tracking: `full` also logs the weights where the registry takes files of its own, and a note of them would do.
     written_for: write what another MLflow would have written: `mlflow==2.12.2`, with further versions behind commas, or
         the name of a runtime, `dbr-15.4-ml`.
@@ -101,10 +103,12 @@ def log_model(
         prove=prove,
         upload=upload,
         tracking=tracking,
+        stream=stream,
         target=environment_of(written_for) if written_for else None,
         normalize=normalize,
     )
     require_supported(request)
+    _require_streamable(request)
     wish = Wish.of(adapter, base, checkpoint, dtype, max_shard_size)
     with _opened(request, source, wish, model, tokenizer) as (opened, change):
         wanted = normalized(opened, request.normalize, request.progress)
@@ -117,6 +121,8 @@ def _opened(
     request: Request, source: str | Path | None, wish: Wish, model: Any, tokenizer: Any
 ) -> Iterator[tuple[Checkpoint, Change | None]]:
     """The checkpoint as it will be logged, and how it is changed before, where it is."""
+    if model is not None and request.stream:
+        raise UsageError("Objects in memory are on this machine: there is nothing to stream.", "Leave --stream out.")
     if not wish.empty and model is not None:
         raise UsageError("Objects in memory are logged as they are.", "Save them, and give the folder as the source.")
     if (model is None) != (tokenizer is None) or (model is not None and source is not None):
@@ -135,6 +141,11 @@ def _opened(
     if wish.empty and change.adapter is None:
         yield change.source, None
         return
+    if not change.is_known and request.stream:
+        raise UsageError(
+            f'What the pickled weights of "{asked}" hold is known only when all of them are here.',
+            "Leave --stream out.",
+        )
     if not change.is_known:
         request.progress.say(f"Fetching {human(change.source.weight_bytes)}, as pickled files are known only when here")
         change = change.of(fetch(change.source, request.memory))
@@ -162,6 +173,15 @@ def _checked(request: Request, checkpoint: Checkpoint, change: Change | None, *,
     making = Making(change, request.stores, request.name, root) if change else None
     work = work_on(request, facts, report, making)
     return work.plan() if dry_run else work.do()
+
+
+def _require_streamable(request: Request) -> None:
+    """Raises UsageError for what takes all weights on this machine."""
+    all_here = {"--prove": request.prove, "--tracking full": request.tracking == "full"}
+    for option in (option for option, given in all_here.items() if given and request.stream):
+        raise UsageError(
+            f"{option} needs all of the weights here, and --stream does without.", "Leave one of both out."
+        )
 
 
 def _own_tags(tags: Mapping[str, str], stores: Stores) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from catalogger.loggers.keeper import Keeper
 from catalogger.loggers.keepers import is_ours
 from catalogger.loggers.lock import unless_registering
 from catalogger.loggers.stores import Stores
+from catalogger.loggers.streaming import STREAMED
 from catalogger.loggers.surface import FAILED, PENDING, Row
 
 _UNDER_WAY = "a registration of this model is under way on this machine"
@@ -147,7 +148,7 @@ def _folders(stores: Stores) -> Iterator[Path]:
     artifacts = artifacts_to_be(stores)
     for place in (artifacts, artifacts.parent) if artifacts else ():
         yield from sorted(place.glob(".catalogger-*"))
-    for name in ("packages", CHANGED):
+    for name in ("packages", CHANGED, STREAMED):
         yield from sorted((cache_folder() / name).glob("*"))
 
 

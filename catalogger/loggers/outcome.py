@@ -72,7 +72,7 @@ class Outcome:
 
     `action` is `registered`, `unchanged` (this content has a version already) or `planned` (a dry run).  `version` is
     None only where a version is yet to come.  `weights` says how the weight files were placed: `linked`, `reflinked`,
-    `copied`, `uploaded` or `in place`.  `example` is a request that the model answers.
+    `copied`, `uploaded`, `streamed` or `in place`.  `example` is a request that the model answers.
     """
 
     action: Literal["registered", "unchanged", "planned"]

@@ -16,6 +16,7 @@ from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Disk, Plan
 from catalogger.loggers.record import Job
 from catalogger.loggers.stores import Stores, local_folder
+from catalogger.loggers.streaming import Stream
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,11 +24,22 @@ if TYPE_CHECKING:
 _SPARE = 50_000_000  # bytes that a file system should keep free beside the plan: database, logs, small files
 
 
-def make_plan(job: Job, stores: Stores, mlmodel: str = "", *, sends: bool = False, root: str | None = None) -> Plan:
+def make_plan(
+    job: Job,
+    stores: Stores,
+    mlmodel: str = "",
+    *,
+    sends: bool = False,
+    root: str | None = None,
+    stream: Stream | None = None,
+) -> Plan:
     """Files, bytes, names and disk of the job, with the text of MLmodel where it is to be shown.  Changes nothing.
 
-    `sends` says that the registry takes the files, and `root` where it keeps them, as far as that is known.
+    `sends` says that the registry takes the files, and `root` where it keeps them, as far as that is known; `stream`
+    how the weights pass through this machine.
     """
+    if stream:
+        return _streamed(job, mlmodel, stream)
     making = job.making if job.checkpoint.root is None else None
     fetched = to_fetch(making.change.source if making else job.checkpoint)
     artifacts = artifact_folder(stores)
@@ -47,6 +59,21 @@ def make_plan(job: Job, stores: Stores, mlmodel: str = "", *, sends: bool = Fals
         to_write=sum(count for _, count in made + written),
         to_upload=size * places.count(None),
         weights=ways[-1],
+        disks=tuple(_by_file_system(needs)),
+        mlmodel=mlmodel,
+    )
+
+
+def _streamed(job: Job, mlmodel: str, stream: Stream) -> Plan:
+    small = job.layout.size - job.layout.weight_bytes
+    needs = [(stream.folder, stream.needed), (Path(tempfile.gettempdir()), small)]
+    return Plan(
+        files={i.path: i.size for i in job.layout.items},
+        left_out=job.checkpoint.left_out,
+        to_fetch=stream.to_fetch,
+        to_write=stream.to_write,
+        to_upload=job.layout.size,
+        weights="streamed",
         disks=tuple(_by_file_system(needs)),
         mlmodel=mlmodel,
     )

@@ -44,6 +44,7 @@ class Request:
     prove: bool = False
     upload: Upload = "auto"
     tracking: Tracking = "auto"
+    stream: bool = False
     normalize: int | None = None
     target: Environment | None = None
     """What the model is written for, where that is not what is installed here."""

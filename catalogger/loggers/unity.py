@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.errors import CataloggerError, NotEnoughRoom, Refused, RegistryError
+from catalogger.errors import CataloggerError, CheckpointError, DigestMismatch, NotEnoughRoom, Refused, RegistryError
 from catalogger.files.digests import Tick
 from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.manifest import MANIFEST, read_manifest, write_manifest
@@ -33,7 +33,8 @@ _TRIES = 30  # new numbers to ask for while others are given the same
 class Offer:
     """A model to register: its small files in `folder`, its weight files, what it is and how it is described.
 
-    `seal` makes the mark and the manifest of the weight files' digests, when all of them are known.
+    `seal` makes the mark and the manifest of the weight files' digests, when all of them are known.  `stream` brings
+    weight files that are not here, one by one: those that the storage at a location does not have, by its sizes.
     """
 
     folder: Path
@@ -41,11 +42,15 @@ class Offer:
     mark: Mark
     description: str
     seal: Callable[[Mapping[str, str]], tuple[Mark, Mapping[str, Any]]]
+    stream: Callable[[str, Mapping[str, int]], Generator[Sending]] | None = None
 
     def files(self) -> list[Sending]:
         """Every file, small ones first: what is refused is refused early."""
-        small = [f for f in sorted(self.folder.rglob("*")) if f.is_file()]
-        return [_small(self.folder, f) for f in small] + list(self.weights)
+        return self.small() + list(self.weights)
+
+    def small(self) -> list[Sending]:
+        """Every file but the weights."""
+        return [_small(self.folder, f) for f in sorted(self.folder.rglob("*")) if f.is_file()]
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class UnityRegistry:
         row, notes = self._begun(name, logged, offer)
         sent = Sent()
         for _ in range(_TRIES):
-            with _still_pending(name, row):
+            with _still_pending(name, row), self._without_rest(name, row):
                 moved, offer = self._send(name, row, offer, tick)
                 sent += moved
                 if self._is_ours(name, row):
@@ -182,7 +187,7 @@ class UnityRegistry:
         storage = self.surface.storage(name, row, write=True)
         there = storage.listing()
         self._require_room(name, row, storage, sum(f.size for f in offer.files() if there.get(f.path) != f.size))
-        sent = storage.send(offer.files(), tick)
+        sent = _sent(row, storage, offer, there, tick)
         mark, manifest = offer.seal(sent.digests)
         write_manifest(offer.folder, manifest)
         offer = replace(offer, mark=mark)
@@ -217,6 +222,18 @@ class UnityRegistry:
                 raise TryAgain(RegistryError(waiting, "Run the same command again: it goes on from here."))
 
         patiently(ready)
+
+    @contextmanager
+    def _without_rest(self, name: str, row: Row) -> Iterator[None]:
+        """Where the checkpoint itself is at fault, no later run can go on: nothing of the version is left."""
+        try:
+            yield
+        except CheckpointError:
+            storage = self.surface.storage(name, row, write=True)
+            storage.abandon()
+            storage.remove(sorted(storage.listing()))
+            self.surface.delete(name, row.number)
+            raise
 
     def _is_ours(self, name: str, row: Row) -> bool:
         return self.surface.version(name, row.number).location == row.location
@@ -258,6 +275,18 @@ class UnityRegistry:
             )
 
 
+def _sent(row: Row, storage: Storage, offer: Offer, there: Mapping[str, int], tick: Tick) -> Sent:
+    """Every file sent; those that come one by one are, too."""
+    if offer.stream is None:
+        return storage.send(offer.files(), tick)
+    sent = storage.send(offer.small(), tick)
+    with closing(offer.stream(row.location, there)) as coming:
+        for file in coming:
+            with suppress(DigestMismatch):  # it comes once more, or the stream ends with this
+                sent += storage.send([file], tick)
+    return sent
+
+
 def tags_of_manifest(surface: Surface, name: str, row: Row) -> Mapping[str, str]:
     """What the version says of itself; nothing where it has no manifest that can be read."""
     found = read_manifest(lambda: surface.storage(name, row, write=False)) if row.mark else None
@@ -269,7 +298,7 @@ def _still_pending(name: str, row: Row) -> Iterator[None]:
     """Whatever stops the sending, its error says what was left where."""
     try:
         yield
-    except NotEnoughRoom:
+    except (NotEnoughRoom, CheckpointError):
         raise
     except CataloggerError as error:
         error.fix = f"{error.fix}\n{name} version {row.number} stays pending; the same command goes on with it.".strip()

@@ -45,6 +45,7 @@ from catalogger.loggers.registry import FINGERPRINT, SHAPE, Registry, Version
 from catalogger.loggers.rehearsal import rehearse
 from catalogger.loggers.request import LOGGED, NAMED, Request
 from catalogger.loggers.stores import local_folder, pointed_at, translated
+from catalogger.loggers.streaming import Stream, not_streamed
 from catalogger.loggers.surface import Mark
 from catalogger.loggers.told import Told
 from catalogger.loggers.unity import Offer, UnityRegistry
@@ -65,6 +66,7 @@ class Work:
         self._hashing: Placing | None = None
         self._proof: Proof | None = None
         self._package: Path | None = None
+        self._stream: Stream | None = None
         self._notes: tuple[str, ...] = (words(request.target),) if request.target else ()
         self.fields: dict[str, Any] = {}
         self.layout = Layout(())
@@ -92,8 +94,8 @@ class Work:
                 registry = open_registry(stores, upload=self.request.upload)
                 self._look_at_name(registry)
                 known = self._registered(registry)
-            job = self._job()
-            plan = make_plan(job, stores, preview(job), sends=self._sends, root=self._root())
+            self._begin_stream()
+            plan = self._plan(preview(self._job()))
         if known:
             plan = replace(plan, to_fetch=0, to_write=0, to_upload=0, weights="in place", disks=())
         return self._outcome("planned", known, None, plan=plan)
@@ -106,6 +108,7 @@ class Work:
             registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
             self._begun_early(alone=alone),
             self._making.standing(alone=alone) if self._making else nullcontext(),
+            self._streaming(alone=alone),
         ):
             if not self._sends:
                 with self._stores(make=True):
@@ -163,6 +166,30 @@ class Work:
         with marked(cache_folder() / "packages" / hashlib.sha256(job.encode()).hexdigest()[:16]) as folder:
             self._package = folder / "model"
             yield
+
+    @contextmanager
+    def _streaming(self, *, alone: bool) -> Iterator[None]:
+        """Where the weights pass through this machine, what is on its way stands inside."""
+        self._begin_stream()
+        with self._stream.standing(alone=alone) if self._stream else nullcontext():
+            yield
+
+    def _begin_stream(self) -> None:
+        """Raises UsageError where the weights cannot pass, with the room that it takes without."""
+        if not self.request.stream:
+            return
+        source = self._making.change.source if self._making else self.checkpoint
+        if not self._sends or (root := self._root() or "").startswith("file:"):
+            with self._stores():
+                raise not_streamed(self.request.stores, root if self._sends else None, self._plan())
+        if source.root is not None and not self._making:
+            self._notes += ("the weights are on this machine: there is nothing to stream",)
+            return
+        self._stream = Stream(self.checkpoint, self._making, self.request.stores, self.request.name)
+
+    def _plan(self, mlmodel: str = "") -> Plan:
+        stores, root = self.request.stores, self._root()
+        return make_plan(self._job(), stores, mlmodel, sends=self._sends, root=root, stream=self._stream)
 
     def _log_and_register(self, registry: MlflowRegistry) -> Outcome:
         earlier = self._logged_before()
@@ -231,12 +258,14 @@ class Work:
         request, size = self.request, self.layout.size
         self.layout = self.layout.with_digests(logged.digests)
         self._take_hashed()
-        request.progress.say(f"Registering {request.name}: {human(size)} to {registry.surface.words}")
-        before = {i.path: source_path(self.checkpoint, i).stat() for i in self.layout.weights}
+        through = f", at most {human(self._stream.needed)} of it here at once" if self._stream else ""
+        request.progress.say(f"Registering {request.name}: {human(size)} to {registry.surface.words}{through}")
+        here = () if self._stream else self.layout.weights
+        before = {i.path: source_path(self.checkpoint, i).stat() for i in here}
         with request.progress.bar("files", size) as tick:
             done = registry.register(request.name, logged, self._offer(), tick)
         self.layout = self._with_sent(done.sent.digests)
-        learned = [i for i in self.layout.weights if i.path in done.sent.digests and i.sha256]
+        learned = [i for i in here if i.path in done.sent.digests and i.sha256]
         request.memory.remember((source_path(self.checkpoint, i), i.sha256 or "", before[i.path]) for i in learned)
         digest = self._fingerprint()
         if digest is None:
@@ -246,15 +275,23 @@ class Work:
         unfinished.forget(logged.run_id, self._shape())
         sent = done.sent
         moved = Moved(read=logged.moved.read + sent.read, written=logged.moved.written + sent.written, sent=sent.sent)
-        how = "uploaded" if sent.sent else "copied" if sent.written >= self.layout.weight_bytes else "linked"
+        if self._stream:
+            self._notes += self._stream.notes()
+            how, moved = "streamed", moved + Moved(fetched=self._stream.fetched)
+            if self._making:
+                moved += Moved(read=self._making.written.read, written=self._making.written.written)
+        else:
+            how = "uploaded" if sent.sent else "copied" if sent.written >= self.layout.weight_bytes else "linked"
         return self._outcome("registered", done.version, replace(logged, moved=moved, weights=how))
 
     def _offer(self) -> Offer:
-        weights = [Sending(i.path, source_path(self.checkpoint, i), i.size, i.sha256) for i in self.layout.weights]
         if self._package is None:
             raise RuntimeError("there is no package to send")
-        text = description(self.request.recipe, self.checkpoint)
-        return Offer(self._package, weights, Mark(self._shape(), self._fingerprint()), text, self._sealed)
+        text, stream = description(self.request.recipe, self.checkpoint), self._stream
+        places = {i.path: stream.folder if stream else source_path(self.checkpoint, i) for i in self.layout.weights}
+        weights = [Sending(i.path, places[i.path], i.size, i.sha256) for i in self.layout.weights]
+        mark = Mark(self._shape(), self._fingerprint())
+        return Offer(self._package, weights, mark, text, self._sealed, stream.files if stream else None)
 
     def _sealed(self, sent: Mapping[str, str]) -> tuple[Mark, Mapping[str, Any]]:
         """The mark and the manifest of the model, now that every digest is known."""
@@ -269,9 +306,8 @@ class Work:
         return manifest(digest, effect(recipe, self.fields, whole), self._tags(digest), self.request.aliases, whole)
 
     def _with_sent(self, digests: Mapping[str, str]) -> Layout:
-        return self.layout.with_digests(
-            {i.weights or "": digests[i.path] for i in self.layout.weights if i.path in digests}
-        )
+        known = {i.weights or "": digests[i.path] for i in self.layout.weights if i.path in digests}
+        return self.layout.with_digests(known | (self._stream.digests if self._stream else {}))
 
     def _root(self) -> str | None:
         place = self.facts.target.place if self.facts.target else None
@@ -376,11 +412,13 @@ class Work:
     def _fetch(self, *, writes: bool) -> None:
         """Bring the weights here, once it is known that there is room for them, and for the model where it `writes`."""
         request = self.request
-        if self._making:
+        if self._making or self._stream:
             rehearse(self._job(), self.facts, request.ignore)
-        plan = make_plan(self._job(), request.stores, sends=self._sends, root=self._root())
+        plan = self._plan()
         if writes and not self._ahead:  # which has looked, and has taken of that room since
             require_room(plan)
+        if self._stream:
+            return
         if plan.to_fetch:
             request.progress.say(f"Fetching {human(plan.to_fetch)}")
             self._moved += Moved(fetched=plan.to_fetch)
@@ -399,7 +437,7 @@ class Work:
         """Know what the weights are made from, by every digest.  Where nothing has the name yet, and there is no room
         to make them, nothing need be read.
         """
-        if is_new:
+        if is_new and not self._stream:
             making.require_room()
         learned = hash_all(making, self.request.memory, self._workers, self.request.progress)
         self._moved += Moved(read=sum(path.stat().st_size for path in learned))

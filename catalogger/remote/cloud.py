@@ -59,6 +59,7 @@ class Content:
         start = self.tell()
         rest = self.size - start
         count = rest if count < 0 else min(count, rest)
+        self.until(start + count)
         try:
             data = self._stream.read(count)
         except OSError as error:
@@ -68,6 +69,11 @@ class Content:
         self._pass(memoryview(data)[max(self.passed - start, 0) :])
         pace(len(data))
         return data
+
+    def until(self, end: int) -> None:
+        """Wait until the first `end` bytes are here.  Raises what has stopped them from coming."""
+        if self._sending.arriving:
+            self._sending.arriving.until(end)
 
     def tell(self) -> int:
         return self._stream.tell()

@@ -203,7 +203,7 @@ class _Outgoing:
 
     def __init__(self, file: Sending, tick: Tick, stopped: threading.Event) -> None:
         self.file, self.stopped = file, stopped
-        self.source = Source(file.source, file.size)
+        self.source = Source(file.source, file.size, file.arriving)
         self.spans = spans(file.size)
         self.digest = None if file.sha256 else hashlib.sha256()
         self._tick, self._telling = tick, threading.Lock()
@@ -211,8 +211,9 @@ class _Outgoing:
         self._told = set[int]()  # numbers of parts
 
     def hash(self, span: Span) -> None:
-        """Up to the end of the part."""
+        """Up to the end of the part, when all of that is here."""
         end = span.start + span.size
+        self.source.until(end)
         if self.digest and self._hashed < end:
             rest = Span(span.number, self._hashed, end - self._hashed)
             with self.source.opened() as stream:

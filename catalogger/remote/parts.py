@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 
 from catalogger.errors import CataloggerError, DiskError
+from catalogger.files.arriving import Arriving
 from catalogger.files.digests import BLOCK, identity
 from catalogger.files.rate import pace
 
@@ -39,20 +40,26 @@ def spans(size: int) -> list[Span]:
 
 
 class Source:
-    """A file that must stay as it was when it was first looked at, until all of it is sent.
+    """A file that must stay as it was when it was first looked at, until all of it is sent; or one that is `arriving`.
 
     Raises DiskError where it cannot be read, has another size than `size`, or changes.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, arriving: Arriving | None = None) -> None:
         self.path = path
-        self._before = self._looked_at()
-        if self._before[0] != size:
+        self._arriving = arriving
+        self._before = None if arriving else self._looked_at()
+        if self._before and self._before[0] != size:
             raise DiskError(f'"{path}" has {self._before[0]} bytes now, {size} were expected.', _FIX)
+
+    def until(self, end: int) -> None:
+        """Wait until the first `end` bytes are there.  Raises what has stopped them from coming."""
+        if self._arriving:
+            self._arriving.until(end)
 
     def check(self) -> None:
         """Raise DiskError where it is another file now."""
-        if self._looked_at() != self._before:
+        if self._before and self._looked_at() != self._before:
             raise self.changed()
 
     def changed(self) -> DiskError:
@@ -121,6 +128,7 @@ class Window:
 
 def blocks(source: Source, stream: FileIO, span: Span, stopped: threading.Event) -> Iterator[memoryview]:
     """The part's bytes through one buffer: each block is gone when the next one is asked for."""
+    source.until(span.start + span.size)
     buffer = memoryview(bytearray(min(BLOCK, span.size)))
     done = 0
     while done < span.size:

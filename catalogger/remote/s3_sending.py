@@ -36,7 +36,7 @@ class Outgoing:
 
     def look(self) -> None:
         """Remember how the file is now.  Raises DiskError where it is not as it was planned."""
-        self.source = Source(self.sending.source, self.sending.size)
+        self.source = Source(self.sending.source, self.sending.size, self.sending.arriving)
 
     def begin(self) -> None:
         self._waiting.extend(self.spans)

@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from catalogger.files.arriving import Arriving
 from catalogger.files.digests import Tick
 
 
 @dataclass(frozen=True)
 class Sending:
-    """One file to send: its path below the location, where it is here, its size in bytes, its digest where known."""
+    """One file to send: its path below the location, where it is here, its size in bytes, its digest where known.
+
+    `arriving` says how much of it is here, where it is still on its way: nobody but us writes to it then.
+    """
 
     path: str
     source: Path
     size: int
     sha256: str | None = None
+    arriving: Arriving | None = None
 
 
 @dataclass(frozen=True)
