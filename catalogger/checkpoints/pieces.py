@@ -33,7 +33,7 @@ class Stopped(Exception):
 def bring(origin: Origin, file: File, target: Path, arriving: Arriving, stop: threading.Event) -> str:
     """Fetch the file to `target`, where what an earlier run has left is gone on with; its SHA-256.
 
-    Raises DigestMismatch, with nothing left, AccessDenied, NetworkUnreachable, DiskError and Stopped.
+    Raises DigestMismatch, after which the next call begins anew, AccessDenied, NetworkUnreachable, DiskError and Stopped.
     """
     with translated(origin.location, origin.revision):
         coming = _Coming(origin, file, target, arriving, stop)
@@ -42,7 +42,7 @@ def bring(origin: Origin, file: File, target: Path, arriving: Arriving, stop: th
         finally:
             coming.close()
     if found != expected(file):
-        forget(target)
+        _note(target).unlink()  # the file itself may be being read
         raise DigestMismatch(origin.location, file.path, expected(file), found)
     arriving.whole()
     return sha256

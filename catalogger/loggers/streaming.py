@@ -22,9 +22,9 @@ from catalogger.checkpoints.changing.outputs import Output
 from catalogger.checkpoints.changing.plan import PlannedShard
 from catalogger.checkpoints.hub import cached
 from catalogger.checkpoints.pieces import bring, fetched, forget
-from catalogger.errors import DigestMismatch, UsageError, human, masked
+from catalogger.errors import DigestMismatch, NotStreamed, human, masked
 from catalogger.files.arriving import Arriving
-from catalogger.files.digests import cache_folder
+from catalogger.files.digests import cache_folder, identity
 from catalogger.files.temporary import WORK, kept, temporary
 from catalogger.loggers.changing import Making, going_on
 from catalogger.loggers.layout import MODEL
@@ -141,11 +141,9 @@ class Stream:
     def _was_sent(self, passing: Passing, location: str, there: Mapping[str, int]) -> bool:
         with suppress(OSError, ValueError, KeyError, TypeError):
             said = json.loads(self._note(passing).read_text())
-            if (said["location"], said["size"], there.get(f"{MODEL}/{passing.path}")) != (
-                location,
-                passing.size,
-                passing.size,
-            ):
+            if there.get(f"{MODEL}/{passing.path}") != passing.size:
+                return False
+            if (said["location"], said["made_of"]) != (location, self._made_of(passing)):
                 return False
             self._tell(passing, str(said["sha256"]), {n: Counts(**c) for n, c in said["counts"].items()})
             self.taken_up += 1
@@ -156,8 +154,8 @@ class Stream:
         """It is in the registry: note it, and make room for the next one."""
         counts = self._making.written.counts if self._making else {}
         own = {n: vars(counts[n]) for n in (o.name for o in _outputs(passing)) if n in counts}
-        note = {"location": location, "size": passing.size, "sha256": self.digests.get(passing.path), "counts": own}
-        self._note(passing).write_text(json.dumps(note))
+        note = {"location": location, "made_of": self._made_of(passing), "counts": own}
+        self._note(passing).write_text(json.dumps(note | {"sha256": self.digests.get(passing.path)}))
         if passing.planned:
             (self.folder / WORK / "made" / passing.path).unlink()
             self._room.give(passing.size)
@@ -255,6 +253,14 @@ class Stream:
         file = self._files[path]
         return self.folder / WORK / "fetched" / (file.sha256 or file.blob or hashlib.sha256(bytes(path)).hexdigest())
 
+    def _made_of(self, passing: Passing) -> str:
+        """Equal where the file would have the same bytes: a base that has moved may have files of the same sizes."""
+        seen = hashlib.sha256(repr(passing.planned).encode())
+        for path in sorted({stored.file for o in _outputs(passing) for stored in o.sources} | {*passing.sources}):
+            file = self._files.get(path)
+            seen.update(repr((file.sha256, file.blob) if file else identity(path.stat())).encode())
+        return seen.hexdigest()
+
     def _note(self, passing: Passing) -> Path:
         return self.folder / WORK / "sent" / f"{passing.path}.json"
 
@@ -263,14 +269,11 @@ class Stream:
         return {path: file.size for path, file in self._files.items() if path not in self._here}
 
 
-def not_streamed(stores: Stores, root: str | None, plan: Plan) -> UsageError:
+def not_streamed(stores: Stores, root: str | None, plan: Plan) -> NotStreamed:
     """Why the weights cannot pass, where the registry copies a model from a folder; `root` is where it keeps files."""
-    who = f'"{masked(stores.registry_uri)}"'
     why = f'keeps its files on this machine, in "{root}"' if root else "is MLflow's own, which copies a whole folder"
     needs = ", ".join(f'{human(disk.needed)} in "{disk.folder}" ({human(disk.free)} free)' for disk in plan.disks)
-    return UsageError(
-        f"The registry {who} {why}: nothing can be streamed to it.", f"Leave --stream out: it needs {needs}."
-    )
+    return NotStreamed(f'"{masked(stores.registry_uri)}" {why}', needs)
 
 
 def _unchanged(checkpoint: Checkpoint, root: Path) -> list[Passing]:

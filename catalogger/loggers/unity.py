@@ -14,7 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalogger.errors import CataloggerError, CheckpointError, DigestMismatch, NotEnoughRoom, Refused, RegistryError
+from catalogger.errors import (
+    CataloggerError,
+    CheckpointError,
+    DigestMismatch,
+    NotEnoughRoom,
+    NotStreamed,
+    Refused,
+    RegistryError,
+    human,
+)
 from catalogger.files.digests import Tick
 from catalogger.loggers.layout import Layout, stand_at
 from catalogger.loggers.manifest import MANIFEST, read_manifest, write_manifest
@@ -184,6 +193,10 @@ class UnityRegistry:
 
     def _send(self, name: str, row: Row, offer: Offer, tick: Tick) -> tuple[Sent, Offer]:
         """Bring every file there, the manifest last, and compare what stands there."""
+        if offer.stream and row.location.startswith("file:"):
+            self.surface.delete(name, row.number)
+            needs = f"{human(sum(f.size for f in offer.weights))} there"
+            raise NotStreamed(f'keeps its files on this machine, in "{row.location}"', needs)
         storage = self.surface.storage(name, row, write=True)
         there = storage.listing()
         self._require_room(name, row, storage, sum(f.size for f in offer.files() if there.get(f.path) != f.size))
@@ -298,7 +311,7 @@ def _still_pending(name: str, row: Row) -> Iterator[None]:
     """Whatever stops the sending, its error says what was left where."""
     try:
         yield
-    except (NotEnoughRoom, CheckpointError):
+    except (NotEnoughRoom, CheckpointError, NotStreamed):
         raise
     except CataloggerError as error:
         error.fix = f"{error.fix}\n{name} version {row.number} stays pending; the same command goes on with it.".strip()

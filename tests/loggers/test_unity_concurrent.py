@@ -84,7 +84,12 @@ def test_twenty_at_once_without_an_order_are_right_too(oss: OssCatalog, tmp_path
 
 def test_equal_content_at_once_on_one_machine_is_one_version(catalog: Catalog, tmp_path: Path) -> None:
     source = checkpoints.llama(tmp_path / "llama", shards=2)
-    arguments = {"recipe": "llama-chat", "source": str(source), "name": NAME, "registry_uri": catalog.uri}
+    arguments: dict[str, Any] = {
+        "recipe": "llama-chat",
+        "source": str(source),
+        "name": NAME,
+        "registry_uri": catalog.uri,
+    }
     processes = [Zygote() for _ in range(3)]
     try:
         with another_machine(tmp_path / "machine"):
