@@ -33,7 +33,7 @@ class Stopped(Exception):
 def bring(origin: Origin, file: File, target: Path, arriving: Arriving, stop: threading.Event) -> str:
     """Fetch the file to `target`, where what an earlier run has left is gone on with; its SHA-256.
 
-    Raises DigestMismatch, after which the next call begins anew, AccessDenied, NetworkUnreachable, DiskError and Stopped.
+    Raises DigestMismatch, after which the next call begins anew; AccessDenied, NetworkUnreachable, DiskError, Stopped.
     """
     with translated(origin.location, origin.revision):
         coming = _Coming(origin, file, target, arriving, stop)

@@ -65,8 +65,8 @@ class Stream:
         self._held = ExitStack()
         self._files = {root / s.file.path: s.file for s in source.shards} if source.root is None else {}
         self._here = {path: there for path, file in self._files.items() if (there := cached(source.origin, file))}
-        order = {path: n for n, path in enumerate(self._files)}
-        self._passing = _changed(making, order) if making else _unchanged(checkpoint, root)
+        self._order = {path: n for n, path in enumerate(self._files)}
+        self._passing = _changed(making, self._order) if making else _unchanged(checkpoint, root)
 
     @property
     def needed(self) -> int:
@@ -152,12 +152,13 @@ class Stream:
 
     def _sent(self, location: str, passing: Passing) -> None:
         """It is in the registry: note it, and make room for the next one."""
-        counts = self._making.written.counts if self._making else {}
-        own = {n: vars(counts[n]) for n in (o.name for o in _outputs(passing)) if n in counts}
-        note = {"location": location, "made_of": self._made_of(passing), "counts": own}
-        self._note(passing).write_text(json.dumps(note | {"sha256": self.digests.get(passing.path)}))
+        if sha256 := self.digests.get(passing.path):  # else it is not known but by the storage
+            counts = self._making.written.counts if self._making else {}
+            own = {n: vars(counts[n]) for n in (o.name for o in _outputs(passing)) if n in counts}
+            note = {"location": location, "made_of": self._made_of(passing), "sha256": sha256, "counts": own}
+            self._note(passing).write_text(json.dumps(note))
         if passing.planned:
-            (self.folder / WORK / "made" / passing.path).unlink()
+            self._made_at(passing).unlink()
             self._room.give(passing.size)
         else:
             self._let_go(passing.sources[0])
@@ -169,8 +170,8 @@ class Stream:
                 if passing.planned:
                     later = {path for other in missing[n + 1 :] for path in other.sources}
                     sha256 = self._made(passing, passing.planned, later)
-                    made = self.folder / WORK / "made" / passing.path
-                    ready.put((passing, Sending(f"{MODEL}/{passing.path}", made, passing.size, sha256)))
+                    made = Sending(f"{MODEL}/{passing.path}", self._made_at(passing), passing.size, sha256)
+                    ready.put((passing, made))
                 else:
                     self._pass_on(passing, ready)
             ready.put(None)
@@ -182,6 +183,8 @@ class Stream:
         (path,) = passing.sources
         to, file = f"{MODEL}/{passing.path}", self._files[path]
         if path in self._here:
+            if file.sha256:
+                self._tell(passing, file.sha256, {})
             ready.put((passing, Sending(to, self._here[path], passing.size, file.sha256)))
             return
         self._room.take(file.size)
@@ -201,7 +204,7 @@ class Stream:
         """Write a changed file; its SHA-256.  A source is let go of where no later file needs it."""
         self._hold(passing.sources[0])
         self._room.take(passing.size)
-        with Draft(planned, self.folder / WORK / "made" / passing.path, self._stop) as draft:
+        with Draft(planned, self._made_at(passing), self._stop) as draft:
             for path in passing.sources:
                 self._hold(path)
                 draft.add(path, self._where)
@@ -249,9 +252,9 @@ class Stream:
         return self._here.get(path) or self._target(path)
 
     def _target(self, path: Path) -> Path:
-        """Named by its content, so that what is left of another commit is not gone on with."""
+        """Named by its content too, so that what is left of another commit is not gone on with."""
         file = self._files[path]
-        return self.folder / WORK / "fetched" / (file.sha256 or file.blob or hashlib.sha256(bytes(path)).hexdigest())
+        return self.folder / WORK / "fetched" / f"{self._order[path]}-{file.sha256 or file.blob}"
 
     def _made_of(self, passing: Passing) -> str:
         """Equal where the file would have the same bytes: a base that has moved may have files of the same sizes."""
@@ -261,8 +264,11 @@ class Stream:
             seen.update(repr((file.sha256, file.blob) if file else identity(path.stat())).encode())
         return seen.hexdigest()
 
+    def _made_at(self, passing: Passing) -> Path:
+        return self.folder / WORK / "made" / str(self._passing.index(passing))
+
     def _note(self, passing: Passing) -> Path:
-        return self.folder / WORK / "sent" / f"{passing.path}.json"
+        return self.folder / WORK / "sent" / f"{self._passing.index(passing)}.json"
 
     def _remote(self) -> dict[Path, int]:
         """Sizes of the files that have to be fetched."""

@@ -107,8 +107,7 @@ class Work:
         with (
             registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
             self._begun_early(alone=alone),
-            self._making.standing(alone=alone) if self._making else nullcontext(),
-            self._streaming(alone=alone),
+            self._standing(alone=alone),
         ):
             if not self._sends:
                 with self._stores(make=True):
@@ -168,10 +167,11 @@ class Work:
             yield
 
     @contextmanager
-    def _streaming(self, *, alone: bool) -> Iterator[None]:
-        """Where the weights pass through this machine, what is on its way stands inside."""
+    def _standing(self, *, alone: bool) -> Iterator[None]:
+        """What is made of the weights, or passes through this machine, stands inside."""
         self._begin_stream()
-        with self._stream.standing(alone=alone) if self._stream else nullcontext():
+        made = self._stream or self._making
+        with made.standing(alone=alone) if made else nullcontext():
             yield
 
     def _begin_stream(self) -> None:
