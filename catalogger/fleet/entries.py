@@ -66,6 +66,7 @@ class Wanted:
             "prove": entry.prove,
             "upload": entry.upload,
             "tracking": entry.tracking,
+            "stream": entry.stream,
             "normalize": entry.normalize,
             **self.changes,
         }

@@ -71,6 +71,8 @@ class Options(_Part):
     weights: Literal["auto", "copy", "link"] = "auto"
     upload: Literal["auto", "storage", "files"] = "auto"
     tracking: Literal["auto", "full"] = "auto"
+    stream: bool = False
+    """From the Hub to the registry file by file, with little disk."""
     normalize: Literal[4, 5] | None = None
     """The generation of Transformers in whose words config, tokenizer and chat template are put."""
     trust_remote_code: bool = False

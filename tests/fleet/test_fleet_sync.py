@@ -330,6 +330,17 @@ def test_an_entry_whose_weights_are_changed(work: Path) -> None:
     assert ended(made_true(other, registry_uri=None)) == [("chat", "registered", "2")]
 
 
+def test_an_entry_that_is_streamed(space: Workspace, hub: Hub, llama: Path) -> None:
+    """It keeps no weights here, and is the same version as without: nothing is done again."""
+    hub.add("org/llama", llama)
+    streamed = made_true(manifest(entry("chat", "org/llama", "stream: true", recipe="llama-chat")))
+    assert ended(streamed) == [("chat", "registered", "1")]
+    assert streamed.entries[0].outcome is not None
+    assert streamed.entries[0].outcome["weights"] == "streamed"
+    assert not list(Path(os.environ["HF_HOME"]).rglob("*.safetensors"))
+    assert ended(made_true(manifest(entry("chat", "org/llama", recipe="llama-chat")))) == [("chat", "unchanged", "1")]
+
+
 def test_a_process_that_is_killed_fails_its_entry_only(space: Workspace, llama: Path, bert: Path) -> None:
     killed: list[int] = []
     once = threading.Lock()  # requests come in several at a time, and the next entry's process follows the killed one

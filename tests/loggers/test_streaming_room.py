@@ -20,7 +20,7 @@ SIZES = {A: 5, B: 5, C: 3}
         ([(5, [A])], {A: 5}, False, 5),
         ([], {}, False, 0),
         ([(2, [A]), (2, [B]), (1, [C])], SIZES, True, 10),  # a source and a result, while another source comes
-        ([(13, [A, B, C])], SIZES, True, 18),  # joined: one source at a time beside the result
+        ([(13, [A, B, C])], SIZES, True, 26),  # joined: a result that is made beside one that is sent
         ([(5, [A, C]), (5, [B]), (3, [C])], SIZES, True, 13),  # C stays until its second file is made
         ([(4, [A]), (4, [B])], {}, True, 8),  # what is made of files that are here
     ],
