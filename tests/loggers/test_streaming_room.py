@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from catalogger.loggers.room import Closed, Room, most_at_once
+from catalogger.files.workers import Stopped
+from catalogger.loggers.room import Room, most_at_once
 
 A, B, C = (Path(name) for name in "abc")
 SIZES = {A: 5, B: 5, C: 3}
@@ -53,7 +54,7 @@ def test_nobody_waits_when_the_work_is_ended() -> None:
     room.take(1)
 
     def wait() -> None:
-        with pytest.raises(Closed):
+        with pytest.raises(Stopped):
             room.take(1)
         ended.set()
 
