@@ -31,6 +31,7 @@ from catalogger.loggers.layout import (
 from catalogger.loggers.lock import make_embedded, registration_lock
 from catalogger.loggers.manifest import manifest
 from catalogger.loggers.mlflow_registry import MlflowRegistry
+from catalogger.loggers.offer import Offer
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.package import point_at, pointer, restore
 from catalogger.loggers.plan import artifact_folder, make_plan, require_room, way
@@ -46,7 +47,7 @@ from catalogger.loggers.stores import local_folder, pointed_at, translated
 from catalogger.loggers.streaming import Stream, not_streamed
 from catalogger.loggers.surface import Mark
 from catalogger.loggers.told import Told
-from catalogger.loggers.unity import Offer, UnityRegistry
+from catalogger.loggers.unity import UnityRegistry
 from catalogger.remote.storage import Sending
 from catalogger.validators import Existing, Facts, Report, run_rules
 
@@ -184,6 +185,8 @@ class Work:
             self._notes += ("the weights are on this machine: there is nothing to stream",)
             return
         self._stream = Stream(self.checkpoint, self._making, self.request.stores, self.request.name)
+        if self._making:
+            self._making.folder = self._stream.folder
 
     def _plan(self, mlmodel: str = "") -> Plan:
         stores, root = self.request.stores, self._root()

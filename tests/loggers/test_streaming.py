@@ -20,6 +20,7 @@ from checkpoints.client import point_at
 from fakes import checkpoints
 from fakes.hub import Hub, Request
 from fakes.s3 import S3Server
+from fakes.secrets import secret
 from huggingface_hub import constants
 from loggers.catalogs import NAME, Catalog, Held, Kind, another_machine, log, opened, tree
 from loggers.test_unity_killed import Machine
@@ -232,6 +233,18 @@ def test_a_file_that_comes_wrong_twice_leaves_nothing(one: Catalog, hub: Hub, wi
         log(Path(REPO), one, stream=True)
     assert failed.value.exit_code == 2
     assert _nothing_left(one)
+
+
+def test_a_token_opens_the_hub_and_is_shown_to_nobody_else(
+    one: Catalog, hub: Hub, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = secret("a reader of the stream", "hugging face")
+    hub.add(REPO, wide, private=True, token=token)
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert log(Path(REPO), one, stream=True).action == "registered"
+    asked = {r.authorised for r in hub.requests if "/resolve/" in r.path}
+    stored = {r.authorised for r in hub.requests if r.path.startswith("/cdn/")}
+    assert (asked, stored) == ({True}, {False})
 
 
 def test_connections_that_break_are_gone_on_with(one: Catalog, hub: Hub, wide: Path) -> None:

@@ -15,12 +15,13 @@ from loggers.catalogs import NAME, Catalog, OssCatalog, another_machine, opened,
 from loggers.zygote import Zygote
 
 from catalogger.files.workers import Workers
+from catalogger.loggers.offer import Offer
 from catalogger.loggers.outcome import Moved
 from catalogger.loggers.record import Logged
 from catalogger.loggers.registries import open_unity
 from catalogger.loggers.stores import choose_stores
 from catalogger.loggers.surface import Mark
-from catalogger.loggers.unity import Offer, Registered
+from catalogger.loggers.unity import Registered
 from catalogger.remote.storage import Sending
 
 MANY = 20
