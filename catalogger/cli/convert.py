@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalogger.cli.options import DEBUG, NORMALIZE, OUTPUT, changes
+from catalogger.cli.options import ALLOW_PICKLE, DEBUG, NORMALIZE, OUTPUT, changes
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -13,7 +13,7 @@ from catalogger.quiet import quiet
 @click.argument("source")
 @click.option("--to", required=True, metavar="FOLDER", help="Where the result goes; it must not exist, or be empty.")
 @changes
-@click.option("--allow-pickle", is_flag=True, help="Take pickled weights too: read as data, by a process apart.")
+@ALLOW_PICKLE
 @NORMALIZE
 @OUTPUT
 @DEBUG
