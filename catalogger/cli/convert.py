@@ -38,24 +38,15 @@ def command(
     log-model convert ./trained-in-float32 --to ./smaller --dtype bfloat16
 
     No model is loaded: memory stays flat whatever the size.  Run it again after an interruption: it goes on where it
-    stopped.
+    stopped, or says what was done.
     """
-    from catalogger.checkpoints.changing.converting import convert
+    from catalogger.checkpoints.changing.change import Wish
+    from catalogger.checkpoints.changing.converting import converting
 
     quiet(debug=debug)
-    done = convert(
-        source,
-        to,
-        adapter=adapter,
-        base=base,
-        checkpoint=checkpoint,
-        dtype=dtype,
-        max_shard_size=max_shard_size,
-        allow_pickle=allow_pickle,
-        normalize=normalize,
-        progress=Terminal(),
-    )
-    if output == "json":
-        emit(done.document())
-    else:
-        click.echo(str(done))
+    wish = Wish(adapter, base, checkpoint, dtype, max_shard_size)
+    with converting(source, to, wish, allow_pickle=allow_pickle, normalize=normalize, progress=Terminal()) as done:
+        if output == "json":
+            emit(done.document())
+        else:
+            click.echo(str(done))
