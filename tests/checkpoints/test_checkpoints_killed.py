@@ -9,6 +9,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints.adapters import Q_V, train
@@ -205,7 +206,7 @@ def test_anything_else_in_the_folder_is_left_alone(kind: str, tmp_path: Path) ->
     source, out = checkpoints.llama(tmp_path / "source", dtype="float32", shards=2), tmp_path / "out"
     note = _unreported(source, out)
     shard = next(out.glob("*.safetensors"))
-    more = {"max_shard_size": "10kB"} if kind == "another command" else {}
+    more: dict[str, Any] = {"max_shard_size": "10kB"} if kind == "another command" else {}
     if kind == "weights":
         content = shard.read_bytes()
         shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
