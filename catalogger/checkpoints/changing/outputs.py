@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,15 @@ from catalogger.checkpoints.changing.stored import Reader, Stored
 if TYPE_CHECKING:
     from catalogger.checkpoints.changing.floats import Floats
 
-_ELEMENTS = 1 << 17  # of one block: a few of them fit a processor's cache; in smaller ones threads wait for each other
-_COPIED = 1 << 20  # bytes of one block that is only copied
+_BLOCK = 1 << 20  # bytes of the result that are read, hashed and written at a time
+_ELEMENTS = 1 << 16  # that are computed at a time: a few arrays of them fit a processor's cache
 _PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
-_ROWS_BY_RANK = 1 << 12
+_ROWS = 8  # of one matrix product; with more of them its rows are too short to be fast
 
 Block = tuple[int, memoryview]
-"""How many bytes of stored weights it took, and the bytes of the result; only good until the next is asked for."""
+"""How many bytes of stored weights it took, and the bytes of the result; only good until the next but one is asked
+for, so that it may be written meanwhile.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,34 +83,55 @@ def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:
     if not output.changed:
         yield from _copied(output.source, reader)
         return
-    source, held = output.source, output.between or output.source.dtype
-    width, columns = FLOATS[source.dtype], (prod(source.shape[1:]) if output.delta or output.rows else 1)
-    each = max(1, _ELEMENTS // max(1, columns)) * columns  # whole rows
-    buffer = memoryview(bytearray(min(source.nbytes, each * width)))
-    changes = [change for change in (_added(output, reader, held), _put_in(output, reader)) if change]
-    for start in range(0, prod(source.shape), each):
-        raw = buffer[: min(len(buffer), source.nbytes - start * width)]
+    source, width, narrow = output.source, FLOATS[output.source.dtype], FLOATS[output.dtype]
+    total, columns = prod(source.shape), (prod(source.shape[1:]) if output.delta or output.rows else 1)
+    rows = max(1, _ELEMENTS // max(1, columns))
+    step = (rows - rows % _ROWS or rows) * columns  # whole rows
+    each = min(total, max(1, _BLOCK // narrow // max(1, step)) * step)
+    buffer, results = memoryview(bytearray(each * width)), _in_turn(each * narrow)
+    compute = _computing(output, reader, counts)
+    for start in range(0, total, max(1, each)):
+        count = min(each, total - start)
+        raw, result = buffer[: count * width], next(results)[: count * narrow]
         reader.read(source, start * width, raw)
+        for at in range(0, count, step):
+            end = at + step
+            compute(raw[at * width : end * width], result[at * narrow : end * narrow], (start + at) // columns)
+        yield len(raw), result
+
+
+def _copied(source: Stored, reader: Reader) -> Iterator[Block]:
+    buffers = _in_turn(min(source.nbytes, _BLOCK))
+    for start in range(0, source.nbytes, _BLOCK):
+        raw = next(buffers)[: source.nbytes - start]
+        reader.read(source, start, raw)
+        yield len(raw), raw
+
+
+def _in_turn(size: int) -> Iterator[memoryview]:
+    return cycle([memoryview(bytearray(size)), memoryview(bytearray(size))])
+
+
+def _computing(output: Output, reader: Reader, counts: Counts) -> Callable[[memoryview, memoryview, int], None]:
+    """compute(raw, result, first): from stored bytes those of the result; `first` is the first row's number."""
+    source, held = output.source, output.between or output.source.dtype
+    changes = [change for change in (_added(output, reader, held), _put_in(output, reader)) if change]
+    columns = prod(source.shape[1:])
+
+    def compute(raw: memoryview, result: memoryview, first: int) -> None:
         values = widened(raw, source.dtype, new=bool(changes))
         if held not in (source.dtype, output.dtype):
             values = rounded(values, held)
         for change in changes:
-            change(values.reshape(-1, columns), start // columns)
+            change(values.reshape(-1, columns), first)
         if changes and held != output.dtype:
             values = rounded(values, held)
         before = counts.nan
-        block = narrowed(values, output.dtype, counts)
+        narrowed(values, output.dtype, counts, result)
         if changes and counts.nan > before:
             counts.broken += counts.nan - before - nan_in(widened(raw, source.dtype))
-        yield len(raw), block
 
-
-def _copied(source: Stored, reader: Reader) -> Iterator[Block]:
-    buffer = memoryview(bytearray(min(source.nbytes, _COPIED)))
-    for start in range(0, source.nbytes, _COPIED):
-        raw = buffer[: source.nbytes - start]
-        reader.read(source, start, raw)
-        yield len(raw), raw
+    return compute
 
 
 Change = Callable[["Floats", int], None]
@@ -139,7 +163,7 @@ def _product(left: Floats, right: Floats) -> Floats:
 
     rank = left.shape[1]
     product = np.empty((left.shape[0], right.shape[1]), np.float32)
-    rows = max(1, min(len(left), _ROWS_BY_RANK // rank))
+    rows = min(len(left), _ROWS)
     columns = max(1, _PIECE // (rows * rank))
     for row in range(0, len(left), rows):
         for column in range(0, right.shape[1], columns):

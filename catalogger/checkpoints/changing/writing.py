@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from catalogger.checkpoints.changing.floats import Counts
 from catalogger.checkpoints.changing.outputs import blocks
@@ -24,6 +25,9 @@ from catalogger.checkpoints.changing.stored import Reader
 from catalogger.errors import CheckpointError, DiskError, NotEnoughRoom, WeightsNotFinite
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.place import existing
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 _WORKERS = min(8, 2 * (os.cpu_count() or 1))  # more than processors: the last files are not waited for one by one
 _PLAN = ".plan"
@@ -185,22 +189,23 @@ def _write_shard(
     work: Path, shard: PlannedShard, reader: Reader, stop: Event, tick: Tick
 ) -> tuple[str, dict[str, Counts], int]:
     """Write one file; its digest, what was counted, and the bytes that were read."""
-    part, digest, found, read = work / f"{shard.path}.part", hashlib.sha256(shard.header), dict[str, Counts](), 0
-    with part.open("wb", buffering=0) as file:
-        _write_all(file.fileno(), memoryview(shard.header))
+    part, digest, found, read = work / f"{shard.path}.part", hashlib.sha256(), dict[str, Counts](), 0
+    with part.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as behind:
+        before = behind.submit(_put, file.fileno(), digest, memoryview(shard.header))
         for output in shard.outputs:
             counts = Counts()
             for count, block in blocks(output, reader, counts):
                 if stop.is_set():
                     raise _Stopped
-                digest.update(block)
-                _write_all(file.fileno(), block)
+                before.result()
+                before = behind.submit(_put, file.fileno(), digest, block)
                 read += count
                 tick(len(block))
             if counts.broken:
                 raise WeightsNotFinite(str(output.source.file.parent), output.name, counts.broken)
             if counts.nan or counts.infinite or counts.overflowed:
                 found[output.name] = counts
+        before.result()
     sha256 = digest.hexdigest()
     note = {"sha256": sha256, "counts": {name: vars(counts) for name, counts in found.items()}}
     (work / f"{shard.path}.sha256").write_text(json.dumps(note))
@@ -208,7 +213,9 @@ def _write_shard(
     return sha256, found, read
 
 
-def _write_all(descriptor: int, block: memoryview) -> None:
+def _put(descriptor: int, digest: Hash, block: memoryview) -> None:
+    """Hash and write a block, while the next is computed."""
+    digest.update(block)
     written = 0
     while written < len(block):
         written += os.write(descriptor, block[written:])
