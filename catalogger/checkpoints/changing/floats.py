@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """The dtypes that can be computed with, and their bytes."""
-_STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _LARGEST = {"BF16": 3.3895313892515355e38, "F16": 65504.0, "F32": 3.4028234663852886e38}
 
 
@@ -46,24 +45,19 @@ def widened(raw: bytes | bytearray | memoryview, dtype: str, *, new: bool = True
         return np.frombuffer(raw, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32, copy=new)
 
 
-def narrowed(values: Floats, dtype: str, counts: Counts, out: memoryview | None = None) -> memoryview:
-    """The numbers as bytes of a dtype, in `out` where it is given; what is not finite is counted.  NaN stays NaN."""
+def narrowed(values: Floats, dtype: str, counts: Counts) -> memoryview:
+    """The numbers as bytes of a dtype; what is not finite is counted.  NaN stays NaN."""
     import numpy as np
 
     values = values.reshape(-1)
-    stored = np.frombuffer(bytearray(values.size * FLOATS[dtype]) if out is None else out, _STORED[dtype])
-    nan = False
-    if not np.einsum("i,i", values, values) <= _LARGEST[dtype]:  # no number above 1 is larger than its square
-        peak = max(values.max(), -values.min())  # NaN where one is NaN
-        nan = bool(np.isnan(peak))
-        if not peak <= _LARGEST[dtype]:
-            _count(values, dtype, counts)
+    peak = max(values.max(), -values.min()) if values.size else 0.0  # NaN where one is NaN
+    if not peak <= _LARGEST[dtype]:
+        _count(values, dtype, counts)
     if dtype == "BF16":
-        _bfloat16(values, stored, nan=nan)
-    else:
-        with np.errstate(over="ignore"):
-            np.copyto(stored, values, casting="same_kind")
-    return stored.data.cast("B")
+        return _bfloat16(values, nan=bool(np.isnan(peak))).data.cast("B")
+    with np.errstate(over="ignore"):
+        stored = values.astype({"F32": "<f4", "F16": "<f2"}[dtype], copy=False)
+    return np.ascontiguousarray(stored).data.cast("B")
 
 
 def nan_in(values: Floats) -> int:
@@ -78,9 +72,9 @@ def rounded(values: Floats, dtype: str) -> Floats:
     return widened(narrowed(values, dtype, Counts()), dtype)
 
 
-def _bfloat16(values: Floats, upper: NDArray[np.uint16], *, nan: bool) -> None:
-    """Into `upper` the upper half of each float32 after half a unit was added, less a hair where the unit is even;
-    `nan` where one of them may be none.
+def _bfloat16(values: Floats, *, nan: bool) -> NDArray[np.uint16]:
+    """The upper half of each float32 after half a unit was added, less a hair where the unit is even; `nan` where one
+    of them may be none.
     """
     import numpy as np
 
@@ -90,9 +84,10 @@ def _bfloat16(values: Floats, upper: NDArray[np.uint16], *, nan: bool) -> None:
     sums += 0x7FFF
     sums += bits
     sums >>= 16
-    np.copyto(upper, sums, casting="unsafe")
+    upper = sums.astype(np.uint16)
     if nan:  # half a unit would carry some of them over to numbers
         upper[np.isnan(values)] = 0x7FC0
+    return upper
 
 
 def _count(values: Floats, dtype: str, counts: Counts) -> None:
@@ -104,7 +99,5 @@ def _count(values: Floats, dtype: str, counts: Counts) -> None:
     with np.errstate(over="ignore"):
         held = values.astype(np.float16 if dtype == "F16" else np.float32)
     if dtype == "BF16":
-        upper = np.empty(values.size, np.uint16)
-        _bfloat16(values, upper, nan=True)
-        held = widened(upper.data.cast("B"), dtype)
+        held = widened(_bfloat16(values, nan=True).data.cast("B"), dtype)
     counts.overflowed += int(np.isinf(held).sum()) - infinite

@@ -17,15 +17,13 @@ from catalogger.checkpoints.changing.stored import Reader, Stored
 if TYPE_CHECKING:
     from catalogger.checkpoints.changing.floats import Floats
 
-_BLOCK = 1 << 20  # bytes of the result that are read, hashed and written at a time
-_ELEMENTS = 1 << 16  # that are computed at a time: a few arrays of them fit a processor's cache
+_ELEMENTS = 1 << 18  # of one block; in smaller ones threads wait for the interpreter's lock more than the cache saves
+_COPIED = 1 << 20  # bytes of one block that is only copied
 _PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
-_ROWS = 8  # of one matrix product; with more of them its rows are too short to be fast
+_ROWS = 16  # of one matrix product; with more of them its rows are too short to be fast
 
 Block = tuple[int, memoryview]
-"""How many bytes of stored weights it took, and the bytes of the result; only good until the next but one is asked
-for, so that it may be written meanwhile.
-"""
+"""How many bytes of stored weights it took, and the bytes of the result; good until the next but one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -83,55 +81,34 @@ def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:
     if not output.changed:
         yield from _copied(output.source, reader)
         return
-    source, width, narrow = output.source, FLOATS[output.source.dtype], FLOATS[output.dtype]
-    total, columns = prod(source.shape), (prod(source.shape[1:]) if output.delta or output.rows else 1)
-    rows = max(1, _ELEMENTS // max(1, columns))
-    step = (rows - rows % _ROWS or rows) * columns  # whole rows
-    each = min(total, max(1, _BLOCK // narrow // max(1, step)) * step)
-    buffer, results = memoryview(bytearray(each * width)), _in_turn(each * narrow)
-    compute = _computing(output, reader, counts)
-    for start in range(0, total, max(1, each)):
-        count = min(each, total - start)
-        raw, result = buffer[: count * width], next(results)[: count * narrow]
-        reader.read(source, start * width, raw)
-        for at in range(0, count, step):
-            end = at + step
-            compute(raw[at * width : end * width], result[at * narrow : end * narrow], (start + at) // columns)
-        yield len(raw), result
-
-
-def _copied(source: Stored, reader: Reader) -> Iterator[Block]:
-    buffers = _in_turn(min(source.nbytes, _BLOCK))
-    for start in range(0, source.nbytes, _BLOCK):
-        raw = next(buffers)[: source.nbytes - start]
-        reader.read(source, start, raw)
-        yield len(raw), raw
-
-
-def _in_turn(size: int) -> Iterator[memoryview]:
-    return cycle([memoryview(bytearray(size)), memoryview(bytearray(size))])
-
-
-def _computing(output: Output, reader: Reader, counts: Counts) -> Callable[[memoryview, memoryview, int], None]:
-    """compute(raw, result, first): from stored bytes those of the result; `first` is the first row's number."""
     source, held = output.source, output.between or output.source.dtype
+    width, columns = FLOATS[source.dtype], (prod(source.shape[1:]) if output.delta or output.rows else 1)
+    each = max(1, _ELEMENTS // max(1, columns)) * columns  # whole rows
+    buffer = memoryview(bytearray(min(source.nbytes, each * width)))
     changes = [change for change in (_added(output, reader, held), _put_in(output, reader)) if change]
-    columns = prod(source.shape[1:])
-
-    def compute(raw: memoryview, result: memoryview, first: int) -> None:
+    for start in range(0, prod(source.shape), each):
+        raw = buffer[: min(len(buffer), source.nbytes - start * width)]
+        reader.read(source, start * width, raw)
         values = widened(raw, source.dtype, new=bool(changes))
         if held not in (source.dtype, output.dtype):
             values = rounded(values, held)
         for change in changes:
-            change(values.reshape(-1, columns), first)
+            change(values.reshape(-1, columns), start // columns)
         if changes and held != output.dtype:
             values = rounded(values, held)
         before = counts.nan
-        narrowed(values, output.dtype, counts, result)
+        block = narrowed(values, output.dtype, counts)
         if changes and counts.nan > before:
             counts.broken += counts.nan - before - nan_in(widened(raw, source.dtype))
+        yield len(raw), block
 
-    return compute
+
+def _copied(source: Stored, reader: Reader) -> Iterator[Block]:
+    buffers = cycle([memoryview(bytearray(min(source.nbytes, _COPIED))) for _ in range(2)])
+    for start in range(0, source.nbytes, _COPIED):
+        raw = next(buffers)[: source.nbytes - start]
+        reader.read(source, start, raw)
+        yield len(raw), raw
 
 
 Change = Callable[["Floats", int], None]
@@ -158,18 +135,31 @@ def _added(output: Output, reader: Reader, held: str) -> Change | None:
 def _product(left: Floats, right: Floats) -> Floats:
     """The matrix product in pieces so small that the library for it starts no threads of its own: each shard has its
     thread, and theirs would wait for each other at every piece, tens of times as long as the arithmetic takes.
+    NumPy is given all pieces of a size at once: a call for each would wait for the interpreter's lock.
     """
     import numpy as np
 
     rank = left.shape[1]
     product = np.empty((left.shape[0], right.shape[1]), np.float32)
     rows = min(len(left), _ROWS)
-    columns = max(1, _PIECE // (rows * rank))
-    for row in range(0, len(left), rows):
-        for column in range(0, right.shape[1], columns):
-            place = product[row : row + rows, column : column + columns]
-            np.matmul(left[row : row + rows], right[:, column : column + columns], out=place)
+    for some, high in _parts(len(left), rows):
+        for others, wide in _parts(right.shape[1], max(1, _PIECE // (rows * rank))):
+            place = product[some, others]
+            np.matmul(
+                left[some].reshape(-1, 1, high, rank),
+                right[:, others].reshape(rank, -1, wide).swapaxes(0, 1),
+                out=place.reshape(-1, high, place.shape[1] // wide, wide).swapaxes(1, 2),
+            )
     return product
+
+
+def _parts(total: int, size: int) -> Iterator[tuple[slice, int]]:
+    """What can be cut into pieces of a size, and the smaller piece that is left; each with the size of its pieces."""
+    whole = total - total % size
+    if whole:
+        yield slice(whole), size
+    if whole < total:
+        yield slice(whole, total), total - whole
 
 
 def _put_in(output: Output, reader: Reader) -> Change | None:
