@@ -64,6 +64,21 @@ def test_float16_overflows_too() -> None:
     assert (counts.nan, counts.infinite, counts.overflowed) == (0, 0, 2)
 
 
+def test_an_infinite_number_is_no_overflow_of_its_neighbours() -> None:
+    counts = Counts()
+    narrowed(np.array([math.inf, 1e30, -70000.0], np.float32), "F32", counts)
+    assert (counts.nan, counts.infinite, counts.overflowed) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("value", [3.3e38, 1.9e19, -1.9e19, 256.5, 0.0])
+def test_large_numbers_are_counted_one_by_one(value: float) -> None:
+    """The sum of their squares is infinite long before any of them is."""
+    counts = Counts()
+    narrowed(np.full(1000, value, np.float32), "BF16", counts)
+    narrowed(np.full(1000, min(value, 65504.0), np.float32), "F32", counts)
+    assert counts == Counts()
+
+
 def test_rounded_in_place_of_stored() -> None:
     values = np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)
     assert list(rounded(values, "BF16")) == [1.0, 1 + 2**-6]

@@ -97,6 +97,7 @@ def _count(values: Floats, dtype: str, counts: Counts) -> None:
     counts.nan += nan_in(values)
     counts.infinite += infinite
     with np.errstate(over="ignore"):
-        after = _bfloat16(values, nan=True).astype(np.uint32) << 16 if dtype == "BF16" else values.astype(np.float16)
-    held = after.view(np.float32) if dtype == "BF16" else after
+        held = values.astype(np.float16 if dtype == "F16" else np.float32)
+    if dtype == "BF16":
+        held = widened(_bfloat16(values, nan=True).data.cast("B"), dtype)
     counts.overflowed += int(np.isinf(held).sum()) - infinite

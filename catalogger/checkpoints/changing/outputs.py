@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,13 @@ from catalogger.checkpoints.changing.stored import Reader, Stored
 if TYPE_CHECKING:
     from catalogger.checkpoints.changing.floats import Floats
 
-_ELEMENTS = 1 << 17  # of one block: a few of them fit a processor's cache; in smaller ones threads wait for each other
+_ELEMENTS = 1 << 18  # of one block; in smaller ones threads wait for the interpreter's lock more than the cache saves
 _COPIED = 1 << 20  # bytes of one block that is only copied
 _PIECE = 1 << 18  # multiplications of one matrix product; OpenBLAS starts threads above it
-_ROWS_BY_RANK = 1 << 12
+_ROWS = 16  # of one matrix product; with more of them its rows are too short to be fast
 
 Block = tuple[int, memoryview]
-"""How many bytes of stored weights it took, and the bytes of the result; only good until the next is asked for."""
+"""How many bytes of stored weights it took, and the bytes of the result; good until the next but one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:
 
 
 def _copied(source: Stored, reader: Reader) -> Iterator[Block]:
-    buffer = memoryview(bytearray(min(source.nbytes, _COPIED)))
+    buffers = cycle([memoryview(bytearray(min(source.nbytes, _COPIED))) for _ in range(2)])
     for start in range(0, source.nbytes, _COPIED):
-        raw = buffer[: source.nbytes - start]
+        raw = next(buffers)[: source.nbytes - start]
         reader.read(source, start, raw)
         yield len(raw), raw
 
@@ -134,18 +135,31 @@ def _added(output: Output, reader: Reader, held: str) -> Change | None:
 def _product(left: Floats, right: Floats) -> Floats:
     """The matrix product in pieces so small that the library for it starts no threads of its own: each shard has its
     thread, and theirs would wait for each other at every piece, tens of times as long as the arithmetic takes.
+    NumPy is given all pieces of a size at once: a call for each would wait for the interpreter's lock.
     """
     import numpy as np
 
     rank = left.shape[1]
     product = np.empty((left.shape[0], right.shape[1]), np.float32)
-    rows = max(1, min(len(left), _ROWS_BY_RANK // rank))
-    columns = max(1, _PIECE // (rows * rank))
-    for row in range(0, len(left), rows):
-        for column in range(0, right.shape[1], columns):
-            place = product[row : row + rows, column : column + columns]
-            np.matmul(left[row : row + rows], right[:, column : column + columns], out=place)
+    rows = min(len(left), _ROWS)
+    for some, high in _parts(len(left), rows):
+        for others, wide in _parts(right.shape[1], max(1, _PIECE // (rows * rank))):
+            place = product[some, others]
+            np.matmul(
+                left[some].reshape(-1, 1, high, rank),
+                right[:, others].reshape(rank, -1, wide).swapaxes(0, 1),
+                out=place.reshape(-1, high, place.shape[1] // wide, wide).swapaxes(1, 2),
+            )
     return product
+
+
+def _parts(total: int, size: int) -> Iterator[tuple[slice, int]]:
+    """What can be cut into pieces of a size, and the smaller piece that is left; each with the size of its pieces."""
+    whole = total - total % size
+    if whole:
+        yield slice(whole), size
+    if whole < total:
+        yield slice(whole, total), total - whole
 
 
 def _put_in(output: Output, reader: Reader) -> Change | None:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,8 @@ from catalogger.errors import CheckpointError, DiskError, NotEnoughRoom, Weights
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.place import existing
 
-_WORKERS = min(8, 2 * (os.cpu_count() or 1))  # more than processors: the last files are not waited for one by one
+_PROCESSORS = os.cpu_count() or 1
+_WORKERS = min(8, 2 * _PROCESSORS)  # more than processors: the last files are not waited for one by one
 _PLAN = ".plan"
 _ROOM = 10_000_000  # bytes that a file system may take beside the files
 
@@ -200,8 +201,10 @@ def _require_room(work: Path, needed: int) -> None:
 
 def _write_shards(work: Path, shards: list[PlannedShard], reader: Reader, written: Written, tick: Tick) -> None:
     stop = Event()
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        jobs = {pool.submit(_write_shard, work, shard, reader, stop, tick): shard for shard in shards}
+    few = len(shards) < _PROCESSORS
+    with ThreadPoolExecutor(_PROCESSORS) as aside, ThreadPoolExecutor(_WORKERS) as pool:
+        others = aside if few else None
+        jobs = {pool.submit(_write_shard, work, shard, reader, stop, tick, others): shard for shard in shards}
         try:
             wait(jobs, return_when=FIRST_EXCEPTION)
         finally:
@@ -218,15 +221,38 @@ def _write_shards(work: Path, shards: list[PlannedShard], reader: Reader, writte
         written.written += shard.size
 
 
+class _Digest:
+    """The SHA-256 of what is written.  Where there are fewer files than processors each block is hashed `aside`, while
+    the next is computed; where there are enough, more threads would only wait for each other.
+    """
+
+    def __init__(self, header: bytes, aside: Executor | None) -> None:
+        self._sha256, self._aside = hashlib.sha256(header), aside
+        self._last: Future[None] | None = None
+
+    def update(self, block: memoryview) -> None:
+        if self._aside is None:
+            self._sha256.update(block)
+            return
+        if self._last:
+            self._last.result()
+        self._last = self._aside.submit(self._sha256.update, block)
+
+    def hexdigest(self) -> str:
+        if self._last:
+            self._last.result()
+        return self._sha256.hexdigest()
+
+
 class _Stopped(Exception):
     """Another shard failed, or the whole was interrupted."""
 
 
 def _write_shard(
-    work: Path, shard: PlannedShard, reader: Reader, stop: Event, tick: Tick
+    work: Path, shard: PlannedShard, reader: Reader, stop: Event, tick: Tick, aside: Executor | None
 ) -> tuple[str, dict[str, Counts], int]:
     """Write one file; its digest, what was counted, and the bytes that were read."""
-    part, digest, found, read = work / f"{shard.path}.part", hashlib.sha256(shard.header), dict[str, Counts](), 0
+    part, digest, found, read = work / f"{shard.path}.part", _Digest(shard.header, aside), dict[str, Counts](), 0
     with part.open("wb", buffering=0) as file:
         _write_all(file.fileno(), memoryview(shard.header))
         for output in shard.outputs:
