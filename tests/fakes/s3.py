@@ -32,6 +32,7 @@ from catalogger.testing.loopback import Loopback, Quiet
 from catalogger.testing.tracking import free_port
 from fakes.s3_signing import TOKEN, out_of_query, resigned
 from fakes.secrets import secret
+from fakes.throttle import Throttle
 
 VERSION = "v1.8.0"
 _MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
@@ -196,11 +197,13 @@ class S3Proxy:
 
     The server knows no session tokens. Requests with one of `tokens` are signed anew without it, by the server's keys;
     all others are refused by the server (InvalidToken), those of `expired` by the proxy as Amazon does (ExpiredToken).
-    `on_request` is called with each request before it is handled, in the request's own thread.
+    `on_request` is called with each request before it is handled, in the request's own thread. Bodies come in through
+    `throttle`, where there is one; it may be exchanged at any time.
     """
 
     def __init__(self, server: S3Server) -> None:
         self.on_request: Callable[[Request], None] | None = None
+        self.throttle: Throttle | None = None
         self.tokens: set[str] = set()
         self.expired: set[str] = set()
         self._target = urlsplit(server.endpoint).netloc
@@ -409,7 +412,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
             if not block:
                 raise ConnectionError("the client hung up")
             left -= len(block)
-            self.proxy._update(self._index, received=len(block))
+            self._took(len(block))
             yield block
 
     def _chunks(self) -> Iterator[bytes]:
@@ -418,8 +421,13 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
             head = self.rfile.readline()
             size = int(head.partition(b";")[0], 16)
             block = self.rfile.read(size)
-            self.proxy._update(self._index, received=len(block))
+            self._took(len(block))
             yield head + block + self.rfile.readline()
+
+    def _took(self, count: int) -> None:
+        if self.proxy.throttle:
+            self.proxy.throttle.take(count)
+        self.proxy._update(self._index, received=count)
 
     def _answer(self, response: HTTPResponse, *, amid: bool) -> None:
         self.proxy._update(self._index, status=response.status)  # before: a client that has its reply finds it here
