@@ -249,8 +249,8 @@ def _facts(repeats: int, began: str) -> list[str]:
         "Fetch alone: `snapshot_download` into an empty cache. Upload alone: boto3's `upload_file` of each file, from",
         "files of holes. Stream: `log-model --stream`, all of it: look at the repository, fetch, verify, send and",
         "register. Of both: beside one after the other. Stood here: bytes allocated at most below the working folder,",
-        "HOME, XDG_CACHE_HOME, HF_HOME and TMPDIR, looked at all the time, of two of the largest files (or the only one)",
-        "and 100 MB; the storage's own files do not count. Processors and disk: the whole machine's, the servers'",
+        "HOME, XDG_CACHE_HOME, HF_HOME and TMPDIR, looked at all the time, of two of the largest files (or the only",
+        "one) and 100 MB; the storage's own files do not count. Processors and disk: the whole machine's, the servers'",
         "share in it.",
     ]
 
