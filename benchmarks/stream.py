@@ -35,6 +35,15 @@ _BUDGETED = 20  # GB
 _TRIED = {"fetch": "fetch alone", "upload": "upload alone", "stream": "stream"}
 
 
+@dataclass(frozen=True)
+class Run:
+    """One run; `joined`: seconds in which the storage put the parts of files together."""
+
+    usage: Usage
+    seen: Seen
+    joined: float
+
+
 @dataclass
 class Measured:
     """Runs of one repository at one rate, by what was run; bytes of its largest file and of all weights."""
@@ -43,17 +52,17 @@ class Measured:
     rate: float | None
     largest: int
     weights: int
-    runs: dict[str, list[tuple[Usage, Seen]]] = field(default_factory=dict)
+    runs: dict[str, list[Run]] = field(default_factory=dict)
 
     def median(self, key: str, figure: str) -> float:
-        return float(median(getattr(usage, figure) for usage, _ in self.runs[key]))
+        return float(median(getattr(run.usage, figure) for run in self.runs[key]))
 
     def cpu(self, key: str) -> float:
         return self.median(key, "user") + self.median(key, "system")
 
     def most(self, key: str) -> int:
         """Bytes that stood here at most, in any run."""
-        return max(seen.stood for _, seen in self.runs[key])
+        return max(run.seen.stood for run in self.runs[key])
 
 
 class Site:
@@ -83,16 +92,18 @@ class Site:
         self.reset()
         self.hub.throttle = Throttle(measured.rate) if measured.rate else None
         self.proxy.throttle = Throttle(measured.rate) if measured.rate else None
-        fetched, received = self.hub.sent, self.proxy.received("^PUT ")
+        self.proxy.forget()
+        fetched = self.hub.sent
         with watched(self.place) as seen:
             usage, output = run(self._command(key, measured.repo), self.place, self._environment())
-        moved = {"fetch": self.hub.sent - fetched, "upload": self.proxy.received("^PUT ") - received}
+        moved = {"fetch": self.hub.sent - fetched, "upload": self.proxy.received("^PUT ")}
         for way in moved.keys() if key == "stream" else {key}:
             if not 1 <= moved[way] / measured.weights < 1.01:
                 raise RuntimeError(f"{key}: {moved[way]} bytes by {way}, where {measured.weights} were to be moved")
         if key == "stream":
             self._require_streamed(output, measured)
-        measured.runs.setdefault(key, []).append((usage, seen))
+        joined = sum(request.seconds for request in self.proxy.matching("^POST .*uploadId="))
+        measured.runs.setdefault(key, []).append(Run(usage, seen, joined))
         self.reset()
 
     def _require_streamed(self, output: str, measured: Measured) -> None:
@@ -174,7 +185,7 @@ def main(size: float, shards: int, single: float, rate: float, repeats: int, fol
     ):
         for repo, made in repos.items():
             here.add(repo, *made)
-        for at in (None, rate * 1e6):
+        for at in (rate * 1e6, None):
             for repo in repos:
                 results.append(measured := here.measured(repo, at))
                 for _ in range(repeats):
@@ -195,11 +206,12 @@ def _require_room(folder: Path, repos: dict[str, tuple[float, int]]) -> None:
 
 
 def _line(measured: Measured, key: str) -> str:
-    usage, seen = measured.runs[key][-1]
+    one = measured.runs[key][-1]
+    usage, seen = one.usage, one.seen
     return (
         f"{measured.repo:14} {_rate(measured):9} {key:7} {usage.wall:7.2f} s {usage.user:6.1f} user {usage.system:6.1f}"
         f" system {usage.rss / 1e6:5.0f} MB here {seen.stood / 1e9:6.2f} GB busy {seen.busy:4.0%}"
-        f" waiting {seen.waiting:4.0%} disk {seen.written / 1e6:5.0f} MB/s"
+        f" waiting {seen.waiting:4.0%} disk {seen.written / 1e6:5.0f} MB/s joining {one.joined:5.1f} s"
     )
 
 
@@ -215,7 +227,7 @@ def _report(results: list[Measured], repeats: int, began: str) -> str:
         longer, both = max(wall["fetch"], wall["upload"]), wall["fetch"] + wall["upload"]
         within = min(2 * m.largest, m.weights) + BESIDE
         ratio = _met(wall["stream"] / longer, WALL) if m.rate else f"{wall['stream'] / longer:.2f}x"
-        rss = max(usage.rss for usage, _ in m.runs["stream"])
+        rss = max(run.usage.rss for run in m.runs["stream"])
         lines.append(
             f"| {_called(m)} | {_rate(m)} | {wall['fetch']:.1f} s | {wall['upload']:.1f} s | {wall['stream']:.1f} s"
             f" | {ratio} | {wall['stream'] / both:.2f}x | {m.most('stream') / 1e9:.2f} GB"
@@ -223,15 +235,16 @@ def _report(results: list[Measured], repeats: int, began: str) -> str:
             f" | {rss / 1e6:.0f} MB {_word(rss <= RSS)} |"
         )
     lines += ["", "What it was busy with:", ""]
-    lines += ["| repository | rate | what | client's CPU | a GB | processors busy | waiting for the disk | disk |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
+    lines += ["| repository | rate | what | client's CPU | a GB | processors busy | waiting for the disk | disk"]
+    lines[-1] += " | joining |"
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
     for m in results:
         for key, label in _TRIED.items():
-            seen = [seen for _, seen in m.runs[key]]
+            seen = [run.seen for run in m.runs[key]]
             lines.append(
                 f"| {_called(m)} | {_rate(m)} | {label} | {m.cpu(key):.1f} s | {m.cpu(key) / m.weights * 1e9:.2f} s"
                 f" | {median(s.busy for s in seen):.0%} | {median(s.waiting for s in seen):.0%}"
-                f" | {median(s.written for s in seen) / 1e6:.0f} MB/s |"
+                f" | {median(s.written for s in seen) / 1e6:.0f} MB/s | {median(r.joined for r in m.runs[key]):.1f} s |"
             )
     return "\n".join(lines) + "\n"
 
@@ -251,7 +264,8 @@ def _facts(repeats: int, began: str) -> list[str]:
         "register. Of both: beside one after the other. Stood here: bytes allocated at most below the working folder,",
         "HOME, XDG_CACHE_HOME, HF_HOME and TMPDIR, looked at all the time, of two of the largest files (or the only",
         "one) and 100 MB; the storage's own files do not count. Processors and disk: the whole machine's, the servers'",
-        "share in it.",
+        "share in it. Joining: versitygw puts the parts of each file together by copying them, and answers then;",
+        "upload and stream wait for it.",
     ]
 
 

@@ -159,7 +159,8 @@ class S3Server:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came: `received` and `sent` count body bytes, `status` is None where none was answered.
+    """One request as it came: `received` and `sent` count body bytes, `status` is None where none was answered,
+    `seconds` passed until the answer began.
 
     `line` is what patterns are matched with: `PUT /bucket/some key?partNumber=1&uploadId=x`.
     """
@@ -173,6 +174,7 @@ class Request:
     status: int | None = None
     received: int = 0
     sent: int = 0
+    seconds: float = 0
 
     @property
     def token(self) -> str | None:
@@ -295,12 +297,18 @@ class S3Proxy:
             self._requests.append(request)
             return len(self._requests) - 1
 
-    def _update(self, index: int, *, received: int = 0, sent: int = 0, status: int | None = None) -> None:
+    def _update(
+        self, index: int, *, received: int = 0, sent: int = 0, status: int | None = None, seconds: float = 0
+    ) -> None:
         with self._lock:
             if index < len(self._requests):  # a stalled one may outlive `forget`
                 was = self._requests[index]
                 self._requests[index] = replace(
-                    was, received=was.received + received, sent=was.sent + sent, status=status or was.status
+                    was,
+                    received=was.received + received,
+                    sent=was.sent + sent,
+                    status=status or was.status,
+                    seconds=seconds or was.seconds,
                 )
 
 
@@ -322,7 +330,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         line = f"{self.command} {unquote(url.path)}" + (f"?{url.query}" if url.query else "")
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         request = Request(self.command, line, bucket, key.rstrip("/"), query, dict(self.headers.items()))
-        self._index = self.proxy._record(request)
+        self._index, self._began = self.proxy._record(request), time.monotonic()
         if self.proxy.on_request:
             self.proxy.on_request(request)
         fault = self.proxy._take(request)
@@ -430,7 +438,8 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         self.proxy._update(self._index, received=count)
 
     def _answer(self, response: HTTPResponse, *, amid: bool) -> None:
-        self.proxy._update(self._index, status=response.status)  # before: a client that has its reply finds it here
+        seconds = time.monotonic() - self._began
+        self.proxy._update(self._index, status=response.status, seconds=seconds)  # before a client has its reply
         self.send_response_only(response.status, response.reason)
         for key, value in response.getheaders():
             self.send_header(key, value)

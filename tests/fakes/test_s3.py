@@ -69,6 +69,7 @@ def test_a_body_in_chunks_is_passed_on(server: S3Server, proxy: S3Proxy) -> None
     assert proxy.requests[0].headers["Transfer-Encoding"] == "chunked"
     assert proxy.received() == len(_BYTES)
     assert proxy.requests[0].status == answer.status_code
+    assert proxy.requests[0].seconds > 0
 
 
 def test_unfinished_uploads_are_told(server: S3Server, proxy: S3Proxy) -> None:
