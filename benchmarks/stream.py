@@ -158,7 +158,7 @@ class Site:
 @contextmanager
 def site(folder: Path) -> Iterator[Site]:
     """The servers, over a folder."""
-    with Hub() as hub, S3Server() as s3, S3Proxy(s3) as proxy:
+    with Hub() as hub, S3Server(many_parts=True) as s3, S3Proxy(s3) as proxy:
         proxy.tokens.add(SESSION)
         keys = {"access_key_id": s3.access_key, "secret_access_key": s3.secret_key, "session_token": SESSION}
         vending = Vending(f"s3://{s3.bucket}/uc", {"aws_temp_credentials": keys})

@@ -63,20 +63,25 @@ def server_binary() -> Path:
 
 
 class S3Server:
-    """The server, started by `with`, over a temporary folder with one bucket in it."""
+    """The server, started by `with`, over a temporary folder with one bucket in it.
 
-    def __init__(self, bucket: str = "models", region: str = "us-east-1") -> None:
-        self.bucket, self.region = bucket, region
+    With `many_parts` it takes objects of more parts than about a thousand: what it notes of an object then stands in
+    files, and not in the object's extended attributes, for which ext4 has a block of 4 KiB.
+    """
+
+    def __init__(self, bucket: str = "models", region: str = "us-east-1", *, many_parts: bool = False) -> None:
+        self.bucket, self.region, self._many_parts = bucket, region, many_parts
         name = uuid.uuid4().hex
         self.access_key, self.secret_key = secret(name, "access key"), secret(name, "secret key")
         self.endpoint = ""
-        self._folder = Path()
+        self._folder = self._notes = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> S3Server:
         binary = server_binary()
         self._folder = Path(tempfile.mkdtemp(prefix="s3-"))
         (self._folder / self.bucket).mkdir()
+        self._notes = Path(tempfile.mkdtemp(prefix="s3-notes-"))
         try:
             while not self._started(binary):
                 pass  # somebody else took the port that was free
@@ -90,6 +95,7 @@ class S3Server:
             self._process.terminate()
             self._process.wait(30)
         shutil.rmtree(self._folder)
+        shutil.rmtree(self._notes)
 
     def _started(self, binary: Path) -> bool:
         port = free_port()
@@ -97,7 +103,8 @@ class S3Server:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [str(binary), "--port", f"127.0.0.1:{port}", "--region", self.region, "--quiet", "--keep-alive",
-                 "--health", "/health", "posix", str(self._folder)],
+                 "--health", "/health", "posix", *(("--sidecar", str(self._notes)) if self._many_parts else ()),
+                 str(self._folder)],
                 env={"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key},
                 stdout=log,
                 stderr=log,

@@ -81,6 +81,17 @@ def test_unfinished_uploads_are_told(server: S3Server, proxy: S3Proxy) -> None:
     assert server.uploads == []
 
 
+def test_an_object_of_many_parts_keeps_its_notes_elsewhere() -> None:
+    with S3Server(many_parts=True) as server:
+        upload = server.client().create_multipart_upload(Bucket=server.bucket, Key="big", ChecksumAlgorithm="CRC32")
+        named = {"Bucket": server.bucket, "Key": "big", "UploadId": upload["UploadId"]}
+        part = server.client().upload_part(**named, PartNumber=1, Body=_BYTES, ChecksumAlgorithm="CRC32")
+        parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumCRC32": part["ChecksumCRC32"]}]
+        server.client().complete_multipart_upload(**named, MultipartUpload={"Parts": parts})
+        assert server.content("big") == _BYTES
+        assert os.listxattr(server.path("big")) == []
+
+
 def test_the_server_verifies_checksums_and_signatures(server: S3Server, proxy: S3Proxy) -> None:
     with pytest.raises(ClientError, match="checksum"):
         _client(server, proxy).put_object(Bucket=server.bucket, Key="bad", Body=b"abc", ChecksumCRC32="AAAAAA==")
