@@ -218,7 +218,7 @@ def _line(measured: Measured, key: str) -> str:
 def _report(results: list[Measured], repeats: int, began: str) -> str:
     lines = ["# From the Hub to a registry, with little disk", "", *_facts(repeats, began), ""]
     lines += [
-        "| repository | rate | fetch alone | upload alone | stream | of the longer (1.15) | of both | stood here | of"
+        "| repository | rate | fetch alone | upload alone | stream | of the longer (1.15) | less joining | of both"
     ]
     lines[-1] += " | stood here | of | fetch's | RSS (300 MB) |"
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|---|"]

@@ -150,6 +150,17 @@ class SourceInvalid(UsageError):
         super().__init__(f'The source "{_shortened(source)}" {reason}.', fix)
 
 
+class NotStreamed(UsageError):
+    """The registry copies a model from a folder, or to one of this machine: weights cannot pass file by file."""
+
+    code = "not-streamed"
+
+    def __init__(self, why: str, needs: str) -> None:
+        super().__init__(
+            f"The registry {why}: nothing can be streamed to it.", f"Leave --stream out: it needs {needs}."
+        )
+
+
 class CheckpointError(CataloggerError):
     """The source holds no usable checkpoint.  Nothing was changed."""
 

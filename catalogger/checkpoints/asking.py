@@ -29,7 +29,7 @@ def answer(url: str, headers: Mapping[str, str]) -> Iterator[tuple[int, Iterator
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
     session = get_session()
-    if hasattr(session, "stream"):  # httpx, from huggingface_hub 1.0 on
+    if callable(getattr(session, "stream", None)):  # httpx, from huggingface_hub 1.0 on; of requests it is a setting
         asked = session.stream("GET", url, headers=dict(headers), timeout=TIMEOUT, follow_redirects=True)
     else:
         asked = session.get(url, headers=dict(headers), timeout=TIMEOUT, stream=True)

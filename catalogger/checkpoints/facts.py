@@ -81,11 +81,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A base or an adapter: `revision` is the commit, `sha256` one digest over its files, None while it is unknown."""
+    """A base or an adapter: `revision` is the commit, `asked` the branch, tag or commit that it was resolved from, and
+    `sha256` one digest over its files, None while it is unknown.
+    """
 
     location: str
     revision: str | None
     sha256: str | None = None
+    asked: str | None = None
 
     def __str__(self) -> str:
         return f"{self.location}@{self.revision}" if self.revision else self.location

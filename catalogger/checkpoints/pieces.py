@@ -21,19 +21,16 @@ from catalogger.errors import DigestMismatch, DiskError, NetworkUnreachable
 from catalogger.files.arriving import Arriving
 from catalogger.files.digests import BLOCK
 from catalogger.files.rate import pace
+from catalogger.files.workers import Stopped
 
 PIECE = 1 << 26  # bytes of one request: few enough requests for the Hub, small enough to begin with soon
 _CONNECTIONS = 4
 
 
-class Stopped(Exception):
-    """The work was ended before it was done."""
-
-
 def bring(origin: Origin, file: File, target: Path, arriving: Arriving, stop: threading.Event) -> str:
     """Fetch the file to `target`, where what an earlier run has left is gone on with; its SHA-256.
 
-    Raises DigestMismatch, with nothing left, AccessDenied, NetworkUnreachable, DiskError and Stopped.
+    Raises DigestMismatch, after which the next call begins anew; AccessDenied, NetworkUnreachable, DiskError, Stopped.
     """
     with translated(origin.location, origin.revision):
         coming = _Coming(origin, file, target, arriving, stop)
@@ -42,7 +39,7 @@ def bring(origin: Origin, file: File, target: Path, arriving: Arriving, stop: th
         finally:
             coming.close()
     if found != expected(file):
-        forget(target)
+        _note(target).unlink()  # the file itself may be being read
         raise DigestMismatch(origin.location, file.path, expected(file), found)
     arriving.whole()
     return sha256
@@ -110,7 +107,7 @@ class _Coming:
     def _fetch(self, start: int, end: int) -> None:
         def attempt() -> None:
             nonlocal start
-            asked = {**self._headers, "Range": f"bytes={start}-{end - 1}"}
+            before, asked = start, {**self._headers, "Range": f"bytes={start}-{end - 1}"}
             with answer(self._url, asked) as (status, blocks):
                 if status != 206 and start:
                     raise NetworkUnreachable(f'"{self._url}" sends no part of a file.', "Leave --stream out.")
@@ -118,9 +115,11 @@ class _Coming:
                     start += self._write(memoryview(block)[: end - start], start)
                     if start == end:
                         return
-            raise NetworkUnreachable(f'"{self._url}" sent too little.', "Run the same command again.")
+            if start == before:
+                raise NetworkUnreachable(f'"{self._url}" sends nothing.', "Run the same command again.")
 
-        patiently(attempt)
+        while start < end:  # an answer that is cut short is no error to every client
+            patiently(attempt)
 
     def _write(self, block: memoryview, at: int) -> int:
         if self._closed or self._stop.is_set():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catalogger.cli.options import DEBUG, FOR, NORMALIZE, REGISTRY, TRACKING
+from catalogger.cli.options import ALLOW_PICKLE, DEBUG, FOR, NORMALIZE, OVERRIDES, REGISTRY, TRACKING, changes
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -39,16 +39,18 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("check")
 @click.option("--recipe", required=True, metavar="NAME|FILE", help="What the checkpoint should be.")
 @click.option("--source", metavar="SOURCE", help="As for the main job.  [default: the recipe's own]")
+@changes
 @click.option("--name", metavar="C.S.M", help="catalog.schema.model that it would be registered as.")
-@click.option("--set", "overrides", multiple=True, metavar="K=V", help="Change a value of the recipe.")
-@click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
+@OVERRIDES
+@ALLOW_PICKLE
 @FOR
 @NORMALIZE
 @_shared
 def check_command(output: str, strict: bool, debug: bool, **options: Any) -> None:
     """Say whether a checkpoint would register, serve and answer right.
 
-    Only metadata is read, and nothing is changed.  Exit code 2 where a finding is an error.
+    Only metadata is read, and nothing is changed.  Where the weights are to be changed on the way (--adapter, --dtype,
+    --max-shard-size, …) it is checked as it will be.  Exit code 2 where a finding is an error.
     """
     from catalogger.loggers import check
 

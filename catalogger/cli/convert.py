@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalogger.cli.options import DEBUG, NORMALIZE, OUTPUT, changes
+from catalogger.cli.options import ALLOW_PICKLE, DEBUG, NORMALIZE, OUTPUT, changes
 from catalogger.cli.output import Terminal, emit
 from catalogger.quiet import quiet
 
@@ -13,7 +13,7 @@ from catalogger.quiet import quiet
 @click.argument("source")
 @click.option("--to", required=True, metavar="FOLDER", help="Where the result goes; it must not exist, or be empty.")
 @changes
-@click.option("--allow-pickle", is_flag=True, help="Take pickled weights too: read as data, by a process apart.")
+@ALLOW_PICKLE
 @NORMALIZE
 @OUTPUT
 @DEBUG
@@ -38,24 +38,15 @@ def command(
     log-model convert ./trained-in-float32 --to ./smaller --dtype bfloat16
 
     No model is loaded: memory stays flat whatever the size.  Run it again after an interruption: it goes on where it
-    stopped.
+    stopped, or says what was done.
     """
-    from catalogger.checkpoints.changing.converting import convert
+    from catalogger.checkpoints.changing.change import Wish
+    from catalogger.checkpoints.changing.converting import converting
 
     quiet(debug=debug)
-    done = convert(
-        source,
-        to,
-        adapter=adapter,
-        base=base,
-        checkpoint=checkpoint,
-        dtype=dtype,
-        max_shard_size=max_shard_size,
-        allow_pickle=allow_pickle,
-        normalize=normalize,
-        progress=Terminal(),
-    )
-    if output == "json":
-        emit(done.document())
-    else:
-        click.echo(str(done))
+    wish = Wish(adapter, base, checkpoint, dtype, max_shard_size)
+    with converting(source, to, wish, allow_pickle=allow_pickle, normalize=normalize, progress=Terminal()) as done:
+        if output == "json":
+            emit(done.document())
+        else:
+            click.echo(str(done))

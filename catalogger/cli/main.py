@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from catalogger.cli.options import DEBUG, FOR, NORMALIZE, OUTPUT, REGISTRY, TRACKING, changes
+from catalogger.cli.options import ALLOW_PICKLE, DEBUG, FOR, NORMALIZE, OUTPUT, OVERRIDES, REGISTRY, TRACKING, changes
 from catalogger.cli.output import fail, interrupted
 
 _VERBS = {
@@ -60,13 +60,7 @@ class _Verbs(click.Group):
 @click.option("--name", metavar="C.S.M", help="catalog.schema.model to register.  [default: main.default.<recipe>]")
 @click.option("--alias", "aliases", multiple=True, metavar="A", help="Alias to set on the version; may be repeated.")
 @click.option("--tag", "tags", multiple=True, metavar="K=V", help="Tag to set on the version; may be repeated.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="K=V",
-    help="Change a value of the recipe, as in metadata.model_type=bge-large.",
-)
+@OVERRIDES
 @FOR
 @TRACKING
 @REGISTRY
@@ -91,7 +85,7 @@ class _Verbs(click.Group):
 @click.option("--stream", is_flag=True, help="From the Hub to the registry file by file, with little disk.")
 @NORMALIZE
 @click.option("--trust-remote-code", is_flag=True, help="Consent to the Python code that a checkpoint brings.")
-@click.option("--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors.")
+@ALLOW_PICKLE
 @click.option("--ignore", multiple=True, metavar="CODE", help="Do not run this rule; recorded in the version's tags.")
 @click.option("--rehash", is_flag=True, help="Hash every file again instead of trusting remembered digests.")
 @click.option("--prove", is_flag=True, help="Load the model and ask it something before it is logged (needs torch).")

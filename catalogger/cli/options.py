@@ -35,6 +35,16 @@ NORMALIZE: Decorator = click.option(
     metavar="4|5",
     help="Say config, tokenizer and chat template as this generation of Transformers writes and reads them.",
 )
+OVERRIDES: Decorator = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="K=V",
+    help="Change a value of the recipe, as in metadata.model_type=bge-large.",
+)
+ALLOW_PICKLE: Decorator = click.option(
+    "--allow-pickle", is_flag=True, help="Take pickled weights where there are no safetensors."
+)
 _CHANGES: tuple[Decorator, ...] = (
     click.option("--adapter", metavar="REPO|DIR", help="Merge this LoRA adapter; `none` where a folder holds both."),
     click.option("--base", metavar="SOURCE", help="The adapter's base.  [default: SOURCE, else as its config says]"),

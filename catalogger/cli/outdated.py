@@ -1,4 +1,4 @@
-"""`log-model outdated`: which registered models are behind their source."""
+"""`log-model outdated`: which registered models are behind their source, or behind their adapter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def command(
     output: str,
     debug: bool,
 ) -> None:
-    """Say which registered models are behind the branch of the Hub that they came from.
+    """Say which registered models are behind the branch of the Hub that they, or their adapters, came from.
 
     Without names, all that catalogger made in the registry.  One request a repository; no file of a model is read.
 

@@ -63,6 +63,28 @@ def kept(folder: Path) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def findable(folder: Path, link: Path) -> Iterator[None]:
+    """A link of the same name leads to the folder while it stands, however the process ends.  Raises DiskError."""
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder)
+    except OSError as error:
+        raise DiskError(f'Cannot write "{link}": {error.strerror}.', "Is there room, and is it writable?") from error
+    try:
+        yield
+    finally:
+        if not folder.exists():
+            link.unlink(missing_ok=True)
+
+
+def led_to(link: Path) -> list[Path]:
+    """The folder that such a link leads to, by its name or by that of its removal; none where it is gone."""
+    at = link.readlink()
+    return sorted(at.parent.glob(f"{at.name}*")) if at.name == link.name else [link]
+
+
 def whose(folder: Path) -> Literal["ours", "in use", "not ours"]:
     """Whether this is a folder that catalogger made, and whether a process is at work in it.
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from catalogger.checkpoints.changing.adapter import is_adapter
 from catalogger.errors import CataloggerError, NameInvalid, RecipeInvalid
-from catalogger.fleet.manifest import Entry, Manifest, Options
+from catalogger.fleet.manifest import SHORT, Entry, Manifest, Options
 from catalogger.notebook import FROM_ENVIRONMENT
 from catalogger.recipes import NamedRecipe, load_recipe
 from catalogger.recipes.documents import Place, key_of, line_of, problems_of
@@ -66,6 +66,8 @@ class Wanted:
             "prove": entry.prove,
             "upload": entry.upload,
             "tracking": entry.tracking,
+            "stream": entry.stream,
+            "written_for": entry.written_for,
             "normalize": entry.normalize,
             **self.changes,
         }
@@ -244,9 +246,16 @@ class Page:
 
     def _known(self, at: Place) -> Place:
         """The place in this file: what an entry does not say itself comes from the defaults."""
-        if at and at[0] == "models" and at[:3] not in self.lines and ("defaults", *at[2:3]) in self.lines:
-            return ("defaults", *at[2:])
-        return at
+        own, shared = self._as_written(at), self._as_written(("defaults", *at[2:]))
+        if at and at[0] == "models" and own[:3] not in self.lines and shared[:2] in self.lines:
+            return shared
+        return own
+
+    def _as_written(self, at: Place) -> Place:
+        """The place by the spelling of its key that this file has."""
+        depth = 1 if at[:1] == ("defaults",) else 2
+        shorter = ((*at[:depth], key) for key, name in SHORT.items() if at[depth : depth + 1] == (name,))
+        return next(((*place, *at[depth + 1 :]) for place in shorter if place in self.lines), at)
 
     def _say(self, at: Place, text: str) -> None:
         wrong = (str(self.file), line_of(self.lines, at), key_of(at), text)
@@ -256,7 +265,7 @@ class Page:
 
 def _over(defaults: Options, own: Mapping[str, Any]) -> dict[str, Any]:
     """An entry's own keys over the defaults; tags are joined."""
-    spelled = {{"alias": "aliases", "tag": "tags"}.get(key, key): value for key, value in own.items()}
+    spelled = {SHORT.get(key, key): value for key, value in own.items()}
     twice = len(spelled) < len(own)
     base = defaults.model_dump(exclude_unset=True, by_alias=False)
     tags = spelled.get("tags")

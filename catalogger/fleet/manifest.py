@@ -9,9 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from catalogger.errors import UsageError
+from catalogger.validators.runtimes import environment_of
+
 OnChange = Literal["register", "candidate", "fail"]
 CHALLENGER = "challenger"
 """The alias of a candidate."""
+SHORT = {"alias": "aliases", "tag": "tags", "for": "written_for"}
+"""Keys that are named as the options are, by what they are called here."""
 _REPEATED = {"type": ["string", "array"], "items": {"type": "string"}}
 _Texts = Annotated[tuple[str, ...], WithJsonSchema(_REPEATED)]
 
@@ -71,6 +76,10 @@ class Options(_Part):
     weights: Literal["auto", "copy", "link"] = "auto"
     upload: Literal["auto", "storage", "files"] = "auto"
     tracking: Literal["auto", "full"] = "auto"
+    stream: bool = False
+    """From the Hub to the registry file by file, with little disk."""
+    written_for: str | None = Field(default=None, alias="for")
+    """Write what another MLflow would have written: `mlflow==2.12.2`, or the name of a runtime, `dbr-15.4-ml`."""
     normalize: Literal[4, 5] | None = None
     """The generation of Transformers in whose words config, tokenizer and chat template are put."""
     trust_remote_code: bool = False
@@ -93,10 +102,18 @@ class Options(_Part):
     @model_validator(mode="before")
     @classmethod
     def _one_spelling(cls, data: Any) -> Any:
-        for key, alias in (("aliases", "alias"), ("tags", "tag")):
-            if isinstance(data, dict) and key in data and alias in data:
-                raise ValueError(f"give either `{key}` or `{alias}`")
+        for key, name in SHORT.items():
+            if isinstance(data, dict) and name in data and key in data:
+                raise ValueError(f"give either `{name}` or `{key}`")
         return data
+
+    @field_validator("written_for")
+    @classmethod
+    def _as_recorded(cls, value: str | None) -> str | None:
+        try:
+            return environment_of(value).asked if value is not None else None
+        except UsageError as error:
+            raise ValueError(str(error).replace("\n", " ")) from error
 
     @field_validator("aliases", "set", "ignore", mode="before")
     @classmethod

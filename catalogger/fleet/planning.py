@@ -25,6 +25,7 @@ from catalogger.loggers.registry import (
     REVISION,
     SOURCE,
     SOURCE_KIND,
+    WRITTEN_FOR,
     Standing,
 )
 from catalogger.loggers.standing import Look, folder_fingerprint
@@ -123,10 +124,15 @@ class Planner:
         if wanted.changed:
             return False  # the job itself knows it by what the weights are made from
         if hub := hub_reference(wanted.source):
-            digest = request_digest(wanted.recipe.recipe, hub[0], self._commit(*hub), entry.normalize)
+            commit = self._commit(*hub)
+            digest = request_digest(wanted.recipe.recipe, hub[0], commit, entry.normalize, entry.written_for)
             return tags.get(REQUEST) == digest and self._is_code_same(wanted, tags)
         known = folder_fingerprint(
-            wanted.recipe, wanted.source, allow_pickle=entry.allow_pickle, normalize=entry.normalize
+            wanted.recipe,
+            wanted.source,
+            allow_pickle=entry.allow_pickle,
+            normalize=entry.normalize,
+            written_for=entry.written_for,
         )
         return known is not None and tags.get(FINGERPRINT) == known
 
@@ -256,6 +262,9 @@ def _because(step: Step, upstream: Done | None) -> str:
         return f"the source is another: {source} before"
     if before.tags.get(REVISION) != now["revision"]:
         return f"revision {now['revision']}, {before.tags.get(REVISION)} before"
+    if before.tags.get(WRITTEN_FOR) != (asked := step.wanted.entry.written_for):
+        was = before.tags.get(WRITTEN_FOR, "what was installed")
+        return f"it is written for {asked or 'what is installed'}; version {before.number} was for {was}"
     same = now["kind"] == "hub"
     return (
         f"the recipe has another effect than in version {before.number}" if same else "the files or the recipe changed"

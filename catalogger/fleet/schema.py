@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from catalogger.fleet.manifest import Manifest
+from catalogger.fleet.manifest import SHORT, Manifest
 from catalogger.recipes import Recipe, library
 
 Subject = Literal["manifest", "recipe"]
@@ -49,9 +49,9 @@ def _recipe() -> dict[str, Any]:
 
 
 def _with_short_keys(options: dict[str, Any]) -> None:
-    """`alias` and `tag`, the names of the options, stand for `aliases` and `tags`; `deploy` may be true."""
+    """The names of the options, as `alias` and `tag`, stand for `aliases` and `tags`; `deploy` may be true."""
     properties = options["properties"]
-    properties["alias"], properties["tag"] = properties["aliases"], properties["tags"]
+    properties |= {key: properties[name] for key, name in SHORT.items()}
     properties["deploy"] = {"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/Deploy"}, {"type": "null"}]}
     properties["tags"]["additionalProperties"] = {"type": ["string", "number", "boolean"]}
 

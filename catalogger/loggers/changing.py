@@ -25,7 +25,7 @@ from catalogger.checkpoints.headers import read_shard
 from catalogger.errors import CataloggerError, CheckpointError, NotEnoughRoom, human
 from catalogger.files.digests import DigestMemory, cache_folder, identity
 from catalogger.files.place import existing, same_file_system
-from catalogger.files.temporary import WORK, kept, temporary
+from catalogger.files.temporary import WORK, findable, kept, temporary
 from catalogger.files.workers import Task, Workers
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.provenance import moved
@@ -117,6 +117,8 @@ class Making:
         Raises what fetching raises, CheckpointError, WeightsNotFinite, NotEnoughRoom and DiskError.
         """
         self.change = self.change.of(fetch(self.change.source, memory))
+        if self.folder.name.startswith("."):  # it is beside where the model will stand
+            self._held.enter_context(findable(self.folder, link_to(self.folder)))
         folder = self._held.enter_context(kept(self.folder)) / WORK
         progress.say(self._sentence())
         with progress.bar("changing", self.size) as tick:
@@ -212,7 +214,7 @@ def made_of(change: Change) -> Made:
     origin, adapter = change.source.origin, change.adapter
     return Made(
         base=Ingredient(origin.location if origin.kind == "hub" else origin.asked, origin.revision),
-        adapter=Ingredient(adapter.location, adapter.revision) if adapter else None,
+        adapter=Ingredient(adapter.location, adapter.revision, asked=adapter.asked) if adapter else None,
         cast="bfloat16" if change.dtype else None,
         most=change.most,
         step=change.step,
@@ -251,6 +253,11 @@ def _folder(stores: Stores, name: str, root: str | None) -> Path:
         return cache_folder() / CHANGED / job
     beside = target.parent if same_file_system(target.parent, target) else target
     return existing(beside) / f".catalogger-{CHANGED}-{job}"
+
+
+def link_to(folder: Path) -> Path:
+    """The link in the cache to a folder beside a catalog's storage: whoever cleans need not know the catalog."""
+    return cache_folder() / CHANGED / folder.name
 
 
 def _part(content: bytes, start: int, end: int) -> bytes:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import LoggedModel, open_source
+from catalogger.checkpoints import Checkpoint, LoggedModel
+from catalogger.checkpoints.changing.change import Change, Wish, open_change
 from catalogger.checkpoints.normalizing.normalizing import normalized
-from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
+from catalogger.errors import CataloggerError, NameInvalid, ProofFailed, UsageError
 from catalogger.lines import as_block
+from catalogger.loggers.changing import Making, planned
 from catalogger.loggers.glance import newest_tags
 from catalogger.loggers.located import located
 from catalogger.loggers.mlflow_registry import MlflowRegistry
@@ -61,6 +63,11 @@ def check(
     recipe: str,
     *,
     source: str | Path | None = None,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    checkpoint: str | int | None = None,
+    dtype: str | None = None,
+    max_shard_size: int | str | None = None,
     name: str | None = None,
     tracking_uri: str | None = None,
     registry_uri: str | None = None,
@@ -76,19 +83,22 @@ def check(
 ) -> Checked:
     """What every rule says of a checkpoint before it is logged; only metadata is read, nothing is changed.
 
-    The arguments are those of `log_model`; `region` is where it is to be served, as the cloud names it.  `prove` also
-    fetches the weights and loads them, where no rule finds an error.
+    The arguments are those of `log_model`; `region` is where it is to be served, as the cloud names it.  Where weights
+    are to be changed they are checked as they will be; of an adapter on the Hub its files are fetched.  `prove` also
+    fetches the weights, changes them, and loads them, where no rule finds an error.
 
     Raises the errors of opening a source and of proving; whatever a rule can say is in the report instead.
     """
     named, told = load_recipe(recipe, overrides), progress or Silent()
-    asked = str(source) if source is not None else named.published()
+    given, wish = Wish.of(adapter, base, checkpoint, dtype, max_shard_size).sourced(source)
+    asked = given if given is not None else named.published()
     wanted = name if name is not None else default_name(Path(recipe).stem)
     told.say(f"Reading {asked}")
+    opened, change = _opened(asked, wish, told, allow_pickle=allow_pickle)
     here, target = environment(), environment_of(written_for) if written_for else None
     facts = Facts(
         target or here,
-        normalized(open_source(asked, allow_pickle=allow_pickle), normalize, told),
+        normalized(opened, normalize, told),
         named.recipe,
         target=_target(wanted, tracking_uri, registry_uri),
         remote_code_consent=trust_remote_code,
@@ -112,7 +122,7 @@ def check(
         target=target,
     )
     with _findings_told(report, told):
-        return Checked(asked, report, work_on(request, facts, report).prove())
+        return Checked(asked, report, _proof(request, facts, report, change))
 
 
 def lint(
@@ -143,6 +153,32 @@ def lint(
             return Checked(str(model), report)
         with _findings_told(report, told), findings_kept(report):
             return Checked(str(model), report, _answer(logged, folder, trust_remote_code, told))
+
+
+def _opened(asked: str, wish: Wish, progress: Progress, *, allow_pickle: bool) -> tuple[Checkpoint, Change | None]:
+    """The checkpoint as it would be logged, and how it would be changed before, where it would."""
+    change = open_change(asked, wish, allow_pickle=allow_pickle)
+    if wish.empty and change.adapter is None:
+        return change.source, None
+    if not change.is_known:
+        raise UsageError(
+            f'What the pickled weights of "{asked}" hold is known only when all of them are here.',
+            "Fetch the repository, and give its folder as the source.",
+        )
+    checkpoint = planned(change)
+    for sentence in change.plan.said:
+        progress.say(sentence)
+    return checkpoint, change
+
+
+def _proof(request: Request, facts: Facts, report: Report, change: Change | None) -> Proof:
+    """What it answers; weights that are changed for that stand in a folder that goes away."""
+    if change is None:
+        return work_on(request, facts, report).prove()
+    making = Making(change, request.stores, request.name, None)
+    with making.standing(alone=False):
+        making.require_room()
+        return work_on(request, facts, report, making).prove()
 
 
 @contextmanager

@@ -133,9 +133,8 @@ def _opened(
         with temporary("saved", beside=folder) as saved:
             yield save_objects(model, tokenizer, saved), None
         return
-    if source is None and wish.adapter not in (None, "none"):
-        source, wish = wish.adapter, replace(wish, adapter=None)
-    asked = str(source) if source is not None else request.recipe.published()
+    given, wish = wish.sourced(source)
+    asked = given if given is not None else request.recipe.published()
     request.progress.say(f"Reading {asked}")
     change = open_change(asked, wish, allow_pickle=request.allow_pickle)
     if wish.empty and change.adapter is None:

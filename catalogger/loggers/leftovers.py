@@ -15,8 +15,8 @@ from typing import Literal
 
 from catalogger.errors import CataloggerError, DiskError, RegistryError
 from catalogger.files.digests import cache_folder
-from catalogger.files.temporary import size_of, take_away, whose
-from catalogger.loggers.changing import CHANGED
+from catalogger.files.temporary import led_to, size_of, take_away, whose
+from catalogger.loggers.changing import CHANGED, link_to
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.keeper import Keeper
 from catalogger.loggers.keepers import is_ours
@@ -82,6 +82,8 @@ class FolderLeft:
             raise DiskError(f'"{self.folder}" cannot be removed: {error.strerror}.') from error
         if not gone:
             raise DiskError(f'"{self.folder}" is being worked in.', "It was left as it is.")
+        if (link := link_to(self.folder)).is_symlink():
+            link.unlink()
 
 
 Left = VersionLeft | FolderLeft
@@ -102,7 +104,7 @@ def versions_left(keeper: Keeper, registry_uri: str, name: str, older_than: floa
 
 def folders_left(stores: Stores, older_than: float) -> Iterator[FolderLeft]:
     """The folders of this machine that look as if catalogger had made them."""
-    for folder in _folders(stores):
+    for folder in dict.fromkeys(_folders(stores)):
         owner = whose(folder)
         if owner == "not ours":
             yield _folder(folder, "it has no marker of catalogger, which did not make it", ours=False)
@@ -143,13 +145,16 @@ def _size(keeper: Keeper, name: str, row: Row) -> int | None:
 
 
 def _folders(stores: Stores) -> Iterator[Path]:
-    """Where catalogger works: the system's place for such folders, beside the artifacts, and in the cache."""
+    """Where catalogger works: the system's place for such folders, beside the artifacts, in the cache, and where links
+    in the cache lead to.
+    """
     yield from sorted(Path(tempfile.gettempdir()).glob("catalogger-*"))
     artifacts = artifacts_to_be(stores)
     for place in (artifacts, artifacts.parent) if artifacts else ():
         yield from sorted(place.glob(".catalogger-*"))
     for name in ("packages", CHANGED, STREAMED):
-        yield from sorted((cache_folder() / name).glob("*"))
+        for found in sorted((cache_folder() / name).glob("*")):
+            yield from led_to(found) if found.is_symlink() else [found]
 
 
 def _folder(folder: Path, why: str, *, ours: bool) -> FolderLeft:

@@ -14,6 +14,7 @@ from catalogger.loggers.registry import (
     ADAPTER,
     ADAPTER_SHA256,
     ARCHITECTURE,
+    ASKED_ADAPTER,
     ASKED_REVISION,
     BASE,
     BASE_SHA256,
@@ -29,6 +30,7 @@ from catalogger.loggers.registry import (
     SOURCE,
     SOURCE_KIND,
     TASK,
+    WRITTEN_FOR,
 )
 from catalogger.recipes import NamedRecipe, Recipe
 
@@ -64,7 +66,7 @@ def version_tags(
         "catalogger.version": metadata.version("catalogger"),
         RECIPE: recipe.name,
         "catalogger.recipe_version": str(recipe.recipe.version),
-        "catalogger.written_for": written_for,
+        WRITTEN_FOR: written_for,
         TASK: recipe.recipe.task,
         SOURCE: origin.asked if origin.kind != "hub" else origin.location,
         SOURCE_KIND: origin.kind,
@@ -91,6 +93,7 @@ def _made_tags(made: Made) -> dict[str, str | None]:
         BASE_SHA256: made.base.sha256,
         ADAPTER: str(adapter) if adapter else None,
         ADAPTER_SHA256: adapter.sha256 if adapter else None,
+        ASKED_ADAPTER: adapter.asked if adapter else None,
         "catalogger.cast": made.cast,
         "catalogger.max_shard_size": str(made.most) if made.most else None,
         "catalogger.checkpoint": made.step,

@@ -29,6 +29,9 @@ REQUEST = "catalogger.request"
 BASE, BASE_SHA256 = "catalogger.base", "catalogger.base_sha256"
 ADAPTER, ADAPTER_SHA256 = "catalogger.adapter", "catalogger.adapter_sha256"
 """What changed weights are made from, as LOCATION@REVISION, and one digest over its files."""
+ASKED_ADAPTER = "catalogger.asked_adapter_revision"
+"""The adapter's branch or tag as it was written, `main` where none was."""
+WRITTEN_FOR = "catalogger.written_for"
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from catalogger.files.workers import Stopped
+
 _AT_ONCE = 2  # files: one on its way here, one on its way to the registry
-
-
-class Closed(Exception):
-    """The work was ended while somebody waited for room."""
 
 
 class Room:
@@ -22,11 +20,11 @@ class Room:
         self._moved = threading.Condition()
 
     def take(self, size: int, name: Path | None = None) -> None:
-        """Wait until there is room for so many bytes.  Raises Closed."""
+        """Wait until there is room for so many bytes.  Raises Stopped."""
         with self._moved:
             self._moved.wait_for(lambda: self._closed or self._taken + size <= self._size)
             if self._closed:
-                raise Closed
+                raise Stopped
             self._taken += size
             self._names |= {name} if name else set()
 

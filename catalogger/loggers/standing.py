@@ -6,6 +6,7 @@ So a night's run over many models that have not changed costs little.  Nothing i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from catalogger.checkpoints import open_source
 from catalogger.checkpoints.normalizing.normalizing import normalized
@@ -19,7 +20,7 @@ from catalogger.loggers.stores import Stores, pointed_at, require_reachable, sql
 from catalogger.progress import Silent
 from catalogger.recipes import NamedRecipe
 from catalogger.validators import environment
-from catalogger.validators.runtimes import PINS
+from catalogger.validators.runtimes import PINS, environment_of
 
 Look = Callable[[str], Standing | None]
 
@@ -37,7 +38,12 @@ def look_at(stores: Stores) -> Look:
 
 
 def folder_fingerprint(
-    recipe: NamedRecipe, source: str, *, allow_pickle: bool, normalize: int | None = None
+    recipe: NamedRecipe,
+    source: str,
+    *,
+    allow_pickle: bool,
+    normalize: int | None = None,
+    written_for: str | None = None,
 ) -> str | None:
     """The fingerprint that a folder would be registered with; None where a digest of its weights is not remembered.
 
@@ -45,8 +51,10 @@ def folder_fingerprint(
     """
     checkpoint = normalized(open_source(source, allow_pickle=allow_pickle), normalize, Silent())
     anything = PINS["transformers"]  # what the environment decides is no part of it
-    fields = mlmodel.flavor(recipe, checkpoint, environment().mlflow, anything)
+    target = environment_of(written_for) if written_for else environment()
+    fields = mlmodel.flavor(recipe, checkpoint, target.mlflow, anything)
     plain = layout(checkpoint, recipe.recipe, str(fields["source_model_name"]))
+    plain = replace(plain, written_for=target.asked)
     return fingerprint(remembered(plain, checkpoint, DigestMemory()), recipe.recipe, fields)
 
 

@@ -22,9 +22,9 @@ from catalogger.checkpoints.changing.outputs import Output
 from catalogger.checkpoints.changing.plan import PlannedShard
 from catalogger.checkpoints.hub import cached
 from catalogger.checkpoints.pieces import bring, fetched, forget
-from catalogger.errors import DigestMismatch, UsageError, human, masked
+from catalogger.errors import DigestMismatch, NotStreamed, human, masked
 from catalogger.files.arriving import Arriving
-from catalogger.files.digests import cache_folder
+from catalogger.files.digests import cache_folder, identity
 from catalogger.files.temporary import WORK, kept, temporary
 from catalogger.loggers.changing import Making, going_on
 from catalogger.loggers.layout import MODEL
@@ -65,8 +65,8 @@ class Stream:
         self._held = ExitStack()
         self._files = {root / s.file.path: s.file for s in source.shards} if source.root is None else {}
         self._here = {path: there for path, file in self._files.items() if (there := cached(source.origin, file))}
-        order = {path: n for n, path in enumerate(self._files)}
-        self._passing = _changed(making, order) if making else _unchanged(checkpoint, root)
+        self._order = {path: n for n, path in enumerate(self._files)}
+        self._passing = _changed(making, self._order) if making else _unchanged(checkpoint, root)
 
     @property
     def needed(self) -> int:
@@ -141,11 +141,9 @@ class Stream:
     def _was_sent(self, passing: Passing, location: str, there: Mapping[str, int]) -> bool:
         with suppress(OSError, ValueError, KeyError, TypeError):
             said = json.loads(self._note(passing).read_text())
-            if (said["location"], said["size"], there.get(f"{MODEL}/{passing.path}")) != (
-                location,
-                passing.size,
-                passing.size,
-            ):
+            if there.get(f"{MODEL}/{passing.path}") != passing.size:
+                return False
+            if (said["location"], said["made_of"]) != (location, self._made_of(passing)):
                 return False
             self._tell(passing, str(said["sha256"]), {n: Counts(**c) for n, c in said["counts"].items()})
             self.taken_up += 1
@@ -154,12 +152,13 @@ class Stream:
 
     def _sent(self, location: str, passing: Passing) -> None:
         """It is in the registry: note it, and make room for the next one."""
-        counts = self._making.written.counts if self._making else {}
-        own = {n: vars(counts[n]) for n in (o.name for o in _outputs(passing)) if n in counts}
-        note = {"location": location, "size": passing.size, "sha256": self.digests.get(passing.path), "counts": own}
-        self._note(passing).write_text(json.dumps(note))
+        if sha256 := self.digests.get(passing.path):  # else it is not known but by the storage
+            counts = self._making.written.counts if self._making else {}
+            own = {n: vars(counts[n]) for n in (o.name for o in _outputs(passing)) if n in counts}
+            note = {"location": location, "made_of": self._made_of(passing), "sha256": sha256, "counts": own}
+            self._note(passing).write_text(json.dumps(note))
         if passing.planned:
-            (self.folder / WORK / "made" / passing.path).unlink()
+            self._made_at(passing).unlink()
             self._room.give(passing.size)
         else:
             self._let_go(passing.sources[0])
@@ -171,8 +170,8 @@ class Stream:
                 if passing.planned:
                     later = {path for other in missing[n + 1 :] for path in other.sources}
                     sha256 = self._made(passing, passing.planned, later)
-                    made = self.folder / WORK / "made" / passing.path
-                    ready.put((passing, Sending(f"{MODEL}/{passing.path}", made, passing.size, sha256)))
+                    made = Sending(f"{MODEL}/{passing.path}", self._made_at(passing), passing.size, sha256)
+                    ready.put((passing, made))
                 else:
                     self._pass_on(passing, ready)
             ready.put(None)
@@ -184,6 +183,8 @@ class Stream:
         (path,) = passing.sources
         to, file = f"{MODEL}/{passing.path}", self._files[path]
         if path in self._here:
+            if file.sha256:
+                self._tell(passing, file.sha256, {})
             ready.put((passing, Sending(to, self._here[path], passing.size, file.sha256)))
             return
         self._room.take(file.size)
@@ -203,7 +204,7 @@ class Stream:
         """Write a changed file; its SHA-256.  A source is let go of where no later file needs it."""
         self._hold(passing.sources[0])
         self._room.take(passing.size)
-        with Draft(planned, self.folder / WORK / "made" / passing.path, self._stop) as draft:
+        with Draft(planned, self._made_at(passing), self._stop) as draft:
             for path in passing.sources:
                 self._hold(path)
                 draft.add(path, self._where)
@@ -251,26 +252,34 @@ class Stream:
         return self._here.get(path) or self._target(path)
 
     def _target(self, path: Path) -> Path:
-        """Named by its content, so that what is left of another commit is not gone on with."""
+        """Named by its content too, so that what is left of another commit is not gone on with."""
         file = self._files[path]
-        return self.folder / WORK / "fetched" / (file.sha256 or file.blob or hashlib.sha256(bytes(path)).hexdigest())
+        return self.folder / WORK / "fetched" / f"{self._order[path]}-{file.sha256 or file.blob}"
+
+    def _made_of(self, passing: Passing) -> str:
+        """Equal where the file would have the same bytes: a base that has moved may have files of the same sizes."""
+        seen = hashlib.sha256(repr(passing.planned).encode())
+        for path in sorted({stored.file for o in _outputs(passing) for stored in o.sources} | {*passing.sources}):
+            file = self._files.get(path)
+            seen.update(repr((file.sha256, file.blob) if file else identity(path.stat())).encode())
+        return seen.hexdigest()
+
+    def _made_at(self, passing: Passing) -> Path:
+        return self.folder / WORK / "made" / str(self._passing.index(passing))
 
     def _note(self, passing: Passing) -> Path:
-        return self.folder / WORK / "sent" / f"{passing.path}.json"
+        return self.folder / WORK / "sent" / f"{self._passing.index(passing)}.json"
 
     def _remote(self) -> dict[Path, int]:
         """Sizes of the files that have to be fetched."""
         return {path: file.size for path, file in self._files.items() if path not in self._here}
 
 
-def not_streamed(stores: Stores, root: str | None, plan: Plan) -> UsageError:
+def not_streamed(stores: Stores, root: str | None, plan: Plan) -> NotStreamed:
     """Why the weights cannot pass, where the registry copies a model from a folder; `root` is where it keeps files."""
-    who = f'"{masked(stores.registry_uri)}"'
     why = f'keeps its files on this machine, in "{root}"' if root else "is MLflow's own, which copies a whole folder"
     needs = ", ".join(f'{human(disk.needed)} in "{disk.folder}" ({human(disk.free)} free)' for disk in plan.disks)
-    return UsageError(
-        f"The registry {who} {why}: nothing can be streamed to it.", f"Leave --stream out: it needs {needs}."
-    )
+    return NotStreamed(f'"{masked(stores.registry_uri)}" {why}', needs)
 
 
 def _unchanged(checkpoint: Checkpoint, root: Path) -> list[Passing]:

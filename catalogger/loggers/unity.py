@@ -6,51 +6,33 @@ up: its version is pending, and its description names the content that it is to 
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from catalogger.errors import CataloggerError, CheckpointError, DigestMismatch, NotEnoughRoom, Refused, RegistryError
+from catalogger.errors import (
+    CataloggerError,
+    CheckpointError,
+    NotEnoughRoom,
+    NotStreamed,
+    Refused,
+    RegistryError,
+    human,
+)
 from catalogger.files.digests import Tick
 from catalogger.loggers.layout import Layout, stand_at
-from catalogger.loggers.manifest import MANIFEST, read_manifest, write_manifest
+from catalogger.loggers.manifest import MANIFEST, read_manifest
+from catalogger.loggers.offer import Offer
 from catalogger.loggers.record import Logged
 from catalogger.loggers.registry import FINGERPRINT, SHAPE, Standing, Version, existing
 from catalogger.loggers.surface import FAILED, PENDING, READY, Mark, Row, Surface
 from catalogger.remote.patience import TryAgain, patiently
-from catalogger.remote.storage import Sending, Sent, Storage
+from catalogger.remote.storage import Sent, Storage
 from catalogger.validators import Existing
 
 _ABANDONED = 24 * 3600  # seconds after which a pending version of another run is not being worked on any more
 _TRIES = 30  # new numbers to ask for while others are given the same
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A model to register: its small files in `folder`, its weight files, what it is and how it is described.
-
-    `seal` makes the mark and the manifest of the weight files' digests, when all of them are known.  `stream` brings
-    weight files that are not here, one by one: those that the storage at a location does not have, by its sizes.
-    """
-
-    folder: Path
-    weights: Sequence[Sending]
-    mark: Mark
-    description: str
-    seal: Callable[[Mapping[str, str]], tuple[Mark, Mapping[str, Any]]]
-    stream: Callable[[str, Mapping[str, int]], Generator[Sending]] | None = None
-
-    def files(self) -> list[Sending]:
-        """Every file, small ones first: what is refused is refused early."""
-        return self.small() + list(self.weights)
-
-    def small(self) -> list[Sending]:
-        """Every file but the weights."""
-        return [_small(self.folder, f) for f in sorted(self.folder.rglob("*")) if f.is_file()]
 
 
 @dataclass(frozen=True)
@@ -136,9 +118,9 @@ class UnityRegistry:
             read = self.surface.version(name, row.number)
             if read.location == row.location and read.mark == offer.mark:
                 storage = self.surface.storage(name, read, write=False)
-                _compare(name, storage.listing(), _expected(offer), exact=False)
+                _compare(name, storage.listing(), offer.sizes(), exact=False)
                 return Registered(self._version(name, read), sent, tuple(notes))
-            self.surface.storage(name, row, write=True).remove([f.path for f in offer.files()])
+            self.surface.storage(name, row, write=True).remove(offer.sizes())
             notes.append(_clash(name, row))
             row = self._created(name, logged, offer, notes)
         raise RegistryError(f"{name}: the server gave {_TRIES} numbers that others hold too.", "Run it again later.")
@@ -184,18 +166,21 @@ class UnityRegistry:
 
     def _send(self, name: str, row: Row, offer: Offer, tick: Tick) -> tuple[Sent, Offer]:
         """Bring every file there, the manifest last, and compare what stands there."""
+        if offer.stream and row.location.startswith("file:"):
+            self.surface.delete(name, row.number)
+            needs = f"{human(sum(f.size for f in offer.weights))} there"
+            raise NotStreamed(f'keeps its files on this machine, in "{row.location}"', needs)
         storage = self.surface.storage(name, row, write=True)
         there = storage.listing()
-        self._require_room(name, row, storage, sum(f.size for f in offer.files() if there.get(f.path) != f.size))
-        sent = _sent(row, storage, offer, there, tick)
-        mark, manifest = offer.seal(sent.digests)
-        write_manifest(offer.folder, manifest)
-        offer = replace(offer, mark=mark)
-        if extra := set(there) - {f.path for f in offer.files()}:
+        self._require_room(
+            name, row, storage, sum(size for path, size in offer.sizes().items() if there.get(path) != size)
+        )
+        sent = offer.send(storage, row.location, there, tick)
+        if extra := set(there) - offer.sizes().keys() - {MANIFEST}:
             storage.remove(sorted(extra))
-        sent += storage.send([_small(offer.folder, offer.folder / MANIFEST)], lambda _: None)
-        _compare(name, storage.listing(), _expected(offer), exact=True)
-        return sent, offer
+        sealed, offer = offer.sealed(storage, sent.digests)
+        _compare(name, storage.listing(), offer.sizes(), exact=True)
+        return sent + sealed, offer
 
     def _require_room(self, name: str, row: Row, storage: Storage, needed: int) -> None:
         free = storage.free()
@@ -275,18 +260,6 @@ class UnityRegistry:
             )
 
 
-def _sent(row: Row, storage: Storage, offer: Offer, there: Mapping[str, int], tick: Tick) -> Sent:
-    """Every file sent; those that come one by one are, too."""
-    if offer.stream is None:
-        return storage.send(offer.files(), tick)
-    sent = storage.send(offer.small(), tick)
-    with closing(offer.stream(row.location, there)) as coming:
-        for file in coming:
-            with suppress(DigestMismatch):  # it comes once more, or the stream ends with this
-                sent += storage.send([file], tick)
-    return sent
-
-
 def tags_of_manifest(surface: Surface, name: str, row: Row) -> Mapping[str, str]:
     """What the version says of itself; nothing where it has no manifest that can be read."""
     found = read_manifest(lambda: surface.storage(name, row, write=False)) if row.mark else None
@@ -298,7 +271,7 @@ def _still_pending(name: str, row: Row) -> Iterator[None]:
     """Whatever stops the sending, its error says what was left where."""
     try:
         yield
-    except (NotEnoughRoom, CheckpointError):
+    except (NotEnoughRoom, CheckpointError, NotStreamed):
         raise
     except CataloggerError as error:
         error.fix = f"{error.fix}\n{name} version {row.number} stays pending; the same command goes on with it.".strip()
@@ -307,15 +280,6 @@ def _still_pending(name: str, row: Row) -> Iterator[None]:
 
 def _has(mark: Mark, tag: str, value: str) -> bool:
     return value == {FINGERPRINT: mark.fingerprint, SHAPE: mark.shape}[tag]
-
-
-def _small(folder: Path, file: Path) -> Sending:
-    content = file.read_bytes()
-    return Sending(file.relative_to(folder).as_posix(), file, len(content), hashlib.sha256(content).hexdigest())
-
-
-def _expected(offer: Offer) -> dict[str, int]:
-    return {f.path: f.size for f in offer.files()}
 
 
 def _compare(name: str, there: Mapping[str, int], wanted: Mapping[str, int], *, exact: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ from typing import Any
 from catalogger.checkpoints import LoggedModel, borrowed_repos, fetch, with_borrowed_code
 from catalogger.errors import human
 from catalogger.files.digests import Tick, cache_folder
-from catalogger.files.place import existing
 from catalogger.files.temporary import marked, temporary
 from catalogger.files.workers import Workers
 from catalogger.loggers import mlmodel, unfinished
 from catalogger.loggers.changing import Making, hash_all, what_moved
+from catalogger.loggers.early import Early
 from catalogger.loggers.elsewhere import words
-from catalogger.loggers.glance import artifacts_to_be, may_hold
 from catalogger.loggers.layout import (
     Layout,
     effect,
@@ -32,10 +31,10 @@ from catalogger.loggers.layout import (
 from catalogger.loggers.lock import make_embedded, registration_lock
 from catalogger.loggers.manifest import manifest
 from catalogger.loggers.mlflow_registry import MlflowRegistry
+from catalogger.loggers.offer import Offer
 from catalogger.loggers.outcome import Moved, Outcome, Plan
 from catalogger.loggers.package import point_at, pointer, restore
-from catalogger.loggers.placing import Placing
-from catalogger.loggers.plan import artifact_folder, has_room, make_plan, require_room, way
+from catalogger.loggers.plan import artifact_folder, make_plan, require_room, way
 from catalogger.loggers.proof import Proof, findings_kept
 from catalogger.loggers.prove import needed_memory, prove, require_provable, staged
 from catalogger.loggers.provenance import description, version_tags
@@ -48,7 +47,7 @@ from catalogger.loggers.stores import local_folder, pointed_at, translated
 from catalogger.loggers.streaming import Stream, not_streamed
 from catalogger.loggers.surface import Mark
 from catalogger.loggers.told import Told
-from catalogger.loggers.unity import Offer, UnityRegistry
+from catalogger.loggers.unity import UnityRegistry
 from catalogger.remote.storage import Sending
 from catalogger.validators import Existing, Facts, Report, run_rules
 
@@ -62,8 +61,7 @@ class Work:
         self._mlflow = facts.at_hand.mlflow
         self._moved = Moved()
         self._workers = Workers()
-        self._ahead: Placing | None = None
-        self._hashing: Placing | None = None
+        self._early = Early(request, self._workers, lambda: self._job(), lambda: self._shape())
         self._proof: Proof | None = None
         self._package: Path | None = None
         self._stream: Stream | None = None
@@ -106,9 +104,8 @@ class Work:
         self._lay_out()
         with (
             registration_lock(request.stores.registry_uri, request.name, request.progress) as alone,
-            self._begun_early(alone=alone),
-            self._making.standing(alone=alone) if self._making else nullcontext(),
-            self._streaming(alone=alone),
+            self._standing(alone=alone),
+            self._early.begun(alone=alone),
         ):
             if not self._sends:
                 with self._stores(make=True):
@@ -124,7 +121,7 @@ class Work:
             if unchanged := self._unchanged(unity):
                 return unchanged  # before MLflow is imported, which takes seconds
             if request.stores.kind == "oss" and (self._root() or "file:").startswith("file:"):
-                self._begin_hashing()
+                self._early.hash()
             with self._packing(alone=alone), self._stores(make=True):
                 return self._log_and_send(unity)
 
@@ -141,11 +138,12 @@ class Work:
         newest = self._look_at_name(registry)
         if self._making:
             self._learn(self._making, is_new=newest is None)
-        unknown = self._fingerprint() is None and not (self._hashing or self._making)
+        unknown = self._fingerprint() is None and not (self._early.hashing or self._making)
         if unknown and registry.versions_with(request.name, SHAPE, self._shape()):
-            self._ahead = None
-            self._begin_hashing()
-        self._finish_hashing()
+            self._early.ahead = None
+            self._early.hash()
+        self.layout, read = self._early.finish(self.layout)
+        self._moved += read
         known = self._registered(registry)
         if not known:
             self._notes += what_moved(registry, request.name, self.checkpoint)
@@ -168,10 +166,11 @@ class Work:
             yield
 
     @contextmanager
-    def _streaming(self, *, alone: bool) -> Iterator[None]:
-        """Where the weights pass through this machine, what is on its way stands inside."""
+    def _standing(self, *, alone: bool) -> Iterator[None]:
+        """What is made of the weights, or passes through this machine, stands inside."""
         self._begin_stream()
-        with self._stream.standing(alone=alone) if self._stream else nullcontext():
+        made = self._stream or self._making
+        with made.standing(alone=alone) if made else nullcontext():
             yield
 
     def _begin_stream(self) -> None:
@@ -186,6 +185,8 @@ class Work:
             self._notes += ("the weights are on this machine: there is nothing to stream",)
             return
         self._stream = Stream(self.checkpoint, self._making, self.request.stores, self.request.name)
+        if self._making:
+            self._making.folder = self._stream.folder
 
     def _plan(self, mlmodel: str = "") -> Plan:
         stores, root = self.request.stores, self._root()
@@ -257,7 +258,8 @@ class Work:
     def _send(self, registry: UnityRegistry, logged: Logged) -> Outcome:
         request, size = self.request, self.layout.size
         self.layout = self.layout.with_digests(logged.digests)
-        self._take_hashed()
+        self.layout, read = self._early.so_far(self.layout)
+        self._moved += read
         through = f", at most {human(self._stream.needed)} of it here at once" if self._stream else ""
         request.progress.say(f"Registering {request.name}: {human(size)} to {registry.surface.words}{through}")
         here = () if self._stream else self.layout.weights
@@ -322,64 +324,6 @@ class Work:
         plain = replace(plain, written_for=target.asked)
         self.layout = remembered(plain, checkpoint, self.request.memory)
 
-    @contextmanager
-    def _begun_early(self, *, alone: bool) -> Iterator[None]:
-        """What needs no MLflow is done in other processes while it is imported here: hashing, or the copy itself."""
-        staging = self._staging() if alone else None
-        with ExitStack() as stack:
-            if staging:
-                stack.enter_context(marked(staging))
-            stack.callback(self._workers.stop)
-            if self.request.weights == "link" and not self._sends:
-                self._begin_hashing()
-            elif staging:
-                self._ahead = self._job().placing(self.layout.weights, staging)
-            yield
-
-    def _staging(self) -> Path | None:
-        """Where to copy to before MLflow can say where the model will stand; None where that might be in vain.
-
-        It is so where a version may hold this content (the files are then hashed first), where nothing will be copied,
-        and where the store is not on this machine.
-        """
-        stores, name, shape = self.request.stores, self.request.name, self._shape()
-        unknown = any(i.sha256 is None for i in self.layout.weights)
-        if self._sends or not (unknown and self.checkpoint.root):
-            return None
-        folder = artifacts_to_be(stores)
-        if not folder or way(self._job(), folder) != "copied" or not has_room(folder, self.layout.size):
-            return None
-        if may_hold(stores, name, SHAPE, shape):
-            return None
-        job = hashlib.sha256(f"{stores.registry_uri} {name} {shape}".encode()).hexdigest()
-        return existing(folder) / f".catalogger-{job[:16]}"
-
-    def _begin_hashing(self) -> None:
-        """Start to hash the weight files whose digests are unknown.
-
-        Where files are copied at once, this is only worth it if a version of the same shape is there: a copy hashes on
-        its way.
-        """
-        if self.checkpoint.root is not None:
-            self._hashing = self._job().placing([i for i in self.layout.weights if not i.sha256], None)
-
-    def _finish_hashing(self) -> None:
-        if not self._hashing:
-            return
-        size = sum(i.size for i in self.layout.weights if not i.sha256)
-        if size:
-            self.request.progress.say(f"Hashing {human(size)} of weights")
-        hashed = self._hashing.finish(None)
-        self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in hashed.items() if p.sha256})
-        self._moved += Moved(read=size)
-
-    def _take_hashed(self) -> None:
-        """The digests that are known by now: the copy hashes the other files, and of these the kernel alone copies."""
-        if self._hashing:
-            done = self._hashing.so_far()
-            self.layout = self.layout.with_digests({weights: p.sha256 for weights, p in done.items() if p.sha256})
-            self._moved += Moved(read=sum(p.read for p in done.values()))
-
     def _registered(self, registry: Registry) -> Version | None:
         """The newest version with this content whose files are still there; by what it is made from, where it is."""
         by_shape = self.layout.made is not None
@@ -415,7 +359,7 @@ class Work:
         if self._making or self._stream:
             rehearse(self._job(), self.facts, request.ignore)
         plan = self._plan()
-        if writes and not self._ahead:  # which has looked, and has taken of that room since
+        if writes and not self._early.ahead:  # which has looked, and has taken of that room since
             require_room(plan)
         if self._stream:
             return
@@ -477,7 +421,7 @@ class Work:
             self._workers,
             tick,
             self._lint,
-            self._ahead,
+            self._early.ahead,
             self._package,
             points_to,
             None if self._sends else lambda digests: self._said(self.layout.with_digests(digests)),

@@ -79,6 +79,8 @@ def refused(where: str, status: int | None, said: str) -> CataloggerError:
     answered = f'"{where}" answered {f"{status} {code}".strip()}'
     if status == 507 or _FULL.search(said):
         return RegistryError(f"The storage is full: {answered}.", "Make room there, then run the same command again.")
+    if status == 413 or "TooLarge" in code:
+        return RegistryError(f"{answered}: the file is larger than it takes.", "Cut the weights: --max-shard-size 1GB.")
     if status in (401, 403):
         return AccessDenied(f"{answered}.", "Ask the owner of the catalog for the right to write to its storage.")
     return RegistryError(f"{answered}.", "Run the same command again; if it stays so, ask whoever keeps the storage.")

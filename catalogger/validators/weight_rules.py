@@ -177,12 +177,12 @@ def uploadable(facts: Facts) -> Iterator[Found]:
     5 GiB is the most that a single PUT may carry; above it an upload fails at its end where no multipart upload is
     used (EntityTooLarge), and any broken upload starts over with a large file.
 
-    Fix: save with smaller shards, `save_pretrained(…, max_shard_size="1GB")`.
+    Fix: `--max-shard-size 5GB` cuts it on the way, in the main job as in `log-model convert`.
     """
     for shard in facts.weights.shards:
         if shard.file.size > _LARGEST_UPLOAD:
             what = f"has {human(shard.file.size)}; an object store takes {human(_LARGEST_UPLOAD)} in one piece"
-            yield Found(shard.file.path, what, 'Save with smaller shards: save_pretrained(…, max_shard_size="1GB").')
+            yield Found(shard.file.path, what, "Cut it on the way: --max-shard-size 5GB.")
 
 
 def require_whole(facts: Facts) -> None:

@@ -15,6 +15,7 @@ from checkpoints.adapters import Q_V, train
 from fakes import checkpoints
 
 from catalogger import convert
+from catalogger.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own advice
 
@@ -56,27 +57,29 @@ def run(last_moment, to):
         last = last_moment
         sys.addaudithook(hook)
         done = convert(to=to, progress=Counted(), **arguments)
-        os.write(writing, json.dumps([count, done.taken_up]).encode())
+        os.write(writing, json.dumps([count, done.taken_up, done.action, done.digests]).encode())
         os._exit(0)
     os.close(writing)
-    held = os.read(reading, 1000)
+    held = os.read(reading, 10_000)
     os.close(reading)
     return os.waitpid(child, 0)[1], json.loads(held or "null")
 
-ended, (all_moments, _) = run(0, out)
+ended, (all_moments, _, _, digests) = run(0, out)
 assert ended == 0
 os.rename(out, out + "-whole")
-taken_up = []
+taken_up, unreported = [], 0
 for number in range(moments):
     at = 1 + number * (all_moments - 1) // (moments - 1)
     ended, _ = run(at, out)
     assert ended == signal.SIGKILL, (ended, at)
-    if not os.path.exists(out):  # it has its name only when it is whole, as the digests must show
-        ended, (_, taken) = run(0, out)
-        assert ended == 0
+    whole = os.path.exists(out)  # it has its name only when it is whole, as the digests must show
+    ended, (_, taken, action, told) = run(0, out)
+    assert (ended, action, told) == (0, "unchanged" if whole else "converted", digests)
+    unreported += whole
+    if not whole:
         taken_up.append(taken)
     os.rename(out, f"{out}-{number}")
-print(json.dumps({"moments": all_moments, "taken_up": taken_up}))
+print(json.dumps({"moments": all_moments, "taken_up": taken_up, "unreported": unreported}))
 """
 
 
@@ -100,6 +103,7 @@ def test_killed_at_twenty_moments(merging: bool, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert told["moments"] > _MOMENTS
     assert max(told["taken_up"]) >= 4
+    assert told["unreported"] >= 1, "killed after the last file had its name"
     whole = _digests(tmp_path / "out-whole")
     for number in range(_MOMENTS):
         assert _digests(tmp_path / f"out-{number}") == whole, number
@@ -170,3 +174,50 @@ def test_what_is_left_of_a_broken_source_is_removed(tmp_path: Path) -> None:
     assert done.returncode == 6
     checkpoints.llama(source, dtype="float32", shards=6, seed=1)
     assert convert(source, tmp_path / "out", dtype="bfloat16").taken_up == 0
+
+
+def _unreported(source: Path, out: Path) -> Path:
+    """A result that nobody was told of: the report could not be written.  Gives its note."""
+    from catalogger.checkpoints.changing.change import Wish
+    from catalogger.checkpoints.changing.converting import converting
+
+    with pytest.raises(BrokenPipeError), converting(source, out, Wish(dtype="bfloat16")):
+        raise BrokenPipeError
+    return out.parent / f".{out.name}.converted"
+
+
+def test_a_result_that_was_not_reported_is_told_by_the_next_run(tmp_path: Path) -> None:
+    source, out = checkpoints.llama(tmp_path / "source", dtype="float32", shards=2), tmp_path / "out"
+    note = _unreported(source, out)
+    before = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()}
+    assert note.is_file()
+    done = _command(source, out, None, "--dtype", "bfloat16")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"unchanged    {out}"), done.stderr
+    assert "every file was hashed again" in done.stderr
+    assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()} == before
+    assert not note.exists()
+    again = _command(source, out, None, "--dtype", "bfloat16")
+    assert (again.returncode, "is no empty folder" in again.stderr) == (2, True), "it was told once"
+
+
+@pytest.mark.parametrize("kind", ["another command", "weights", "a small file", "one more", "one less", "no note"])
+def test_anything_else_in_the_folder_is_left_alone(kind: str, tmp_path: Path) -> None:
+    source, out = checkpoints.llama(tmp_path / "source", dtype="float32", shards=2), tmp_path / "out"
+    note = _unreported(source, out)
+    shard = next(out.glob("*.safetensors"))
+    more = {"max_shard_size": "10kB"} if kind == "another command" else {}
+    if kind == "weights":
+        content = shard.read_bytes()
+        shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif kind == "a small file":
+        (out / "config.json").write_text("{}")
+    elif kind == "one more":
+        (out / "notes.txt").write_text("mine")
+    elif kind == "one less":
+        (out / "tokenizer.json").unlink()
+    elif kind == "no note":
+        note.write_text("{")
+    before = _digests(out)
+    with pytest.raises(UsageError, match="is no empty folder"):
+        convert(source, out, dtype="bfloat16", **more)
+    assert _digests(out) == before

@@ -14,6 +14,9 @@ from mlflow import MlflowClient
 from validators.breaking import rewrite, tensors
 
 from catalogger import log_model
+from catalogger.checkpoints.changing.change import Wish
+from catalogger.cli.checks import check_command
+from catalogger.cli.main import cli
 from catalogger.cli.rules import page
 from catalogger.validators import rules
 
@@ -61,6 +64,24 @@ def test_a_warning_fails_only_where_it_is_asked_to(float16: Path) -> None:
     assert (strict.document["passed"], [f["code"] for f in strict.document["findings"] if f["severity"] != "note"]) == (
         False, ["CK010"],
     )  # fmt: skip
+
+
+def test_the_checkpoint_as_it_will_be(float16: Path, work: Path) -> None:
+    done = _check(float16, "--strict", "--dtype", "bfloat16", "--max-shard-size", "30kB")
+    assert done.code == 0, done.out + done.err
+    refused = _check(float16, "--adapter", str(float16), "--dtype", "bfloat16")
+    assert (refused.code, refused.out) == (2, "")
+    assert "Error: " in refused.err
+    wrong = _check(float16, "--max-shard-size", "some")
+    assert (wrong.code, '"some" is no size of a shard' in wrong.err) == (2, True)
+    assert list(work.iterdir()) == []
+
+
+def test_what_changes_the_weights_is_said_as_in_the_main_job() -> None:
+    options = {p.name: p.to_info_dict() for p in cli.params}
+    own = {p.name: p.to_info_dict() for p in check_command.params}
+    names = {*Wish.__dataclass_fields__, "allow_pickle", "overrides", "normalize", "written_for"}
+    assert {n: own[n] for n in names} == {n: options[n] for n in names}
 
 
 def test_the_json_document(llama: Path) -> None:

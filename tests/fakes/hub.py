@@ -11,7 +11,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -131,6 +131,7 @@ class Hub:
 
     def __init__(self, *, redirect: bool = False) -> None:
         self.accepted: set[str] = set()  # tokens that may read every gated and private repo
+        self.on_request: Callable[[Request], None] | None = None  # before it is answered, in its own thread
         self.throttle: Throttle | None = None
         self._repos: dict[str, Repo] = {}
         self._stored: dict[str, Entry] = {}  # LFS content by sha256, for the CDN
@@ -359,7 +360,10 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         reply = self.hub._answer(call)
         path = unquote(url.path)
         # Recorded before it is sent: a client that has its reply finds its request in the log.
-        index = self.hub._record(Request(call.method, path, call.range, token is not None, reply.status))
+        request = Request(call.method, path, call.range, token is not None, reply.status)
+        index = self.hub._record(request)
+        if self.hub.on_request:
+            self.hub.on_request(request)
         self.send_response(reply.status)
         for key, value in {**reply.headers, "Content-Length": str(reply.length)}.items():
             self.send_header(key, value)

@@ -13,7 +13,7 @@ from cli.guide import require_known
 
 import catalogger
 from catalogger.fleet.entries import Consent
-from catalogger.fleet.manifest import Entry, OnChange
+from catalogger.fleet.manifest import SHORT, Entry, OnChange
 from catalogger.fleet.reading import read_manifests
 from catalogger.fleet.schema import Subject, schema, shipped, written
 
@@ -33,7 +33,7 @@ def test_the_manifest_is_right(work: Path) -> None:
 
 
 def test_every_key_is_named() -> None:
-    assert {name for name in Entry.model_fields if f"`{name}`" not in PAGE} <= {"aliases"}
+    assert {key for key in {*Entry.model_fields, *SHORT} if f"`{key}`" not in PAGE} <= {*SHORT.values(), "tag"}
     for value in get_args(OnChange):
         assert f"`{value}`" in PAGE
 
@@ -56,4 +56,4 @@ def test_every_reference_of_the_schema_is_there() -> None:
     named = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(document)))
     assert named
     assert named <= set(document["$defs"])
-    assert set(document["$defs"]["Entry"]["properties"]) == {*Entry.model_fields, "alias", "tag"}
+    assert set(document["$defs"]["Entry"]["properties"]) == {*Entry.model_fields, *SHORT}

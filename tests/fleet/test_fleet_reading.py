@@ -74,6 +74,22 @@ def test_defaults_variables_and_every_option(work: Path) -> None:
     assert third.entry.on_change == "fail"
 
 
+def test_what_an_entry_is_written_for_and_in_whose_words(work: Path) -> None:
+    file = write("""
+        defaults: {for: dbr-15.4-ml}
+        models:
+          - {recipe: bge-small, name: main.ml.a}
+          - {recipe: bge-small, name: main.ml.b, for: "transformers==4.39.3, mlflow == 2.12.2", normalize: 4}
+          - {recipe: bge-small, name: main.ml.c, for: null}
+        """)
+    options = [wanted.options() for wanted in read(file).entries]
+    assert [(o["written_for"], o["normalize"]) for o in options] == [
+        ("dbr-15.4-ml", None),
+        ("mlflow==2.12.2,transformers==4.39.3", 4),
+        (None, None),
+    ]
+
+
 def test_a_recipe_inline_and_one_beside_the_manifest(work: Path) -> None:
     write("extends: llama-chat\nmetadata: {model_type: mine}\n", "recipes/mine.yaml")
     file = write("""
@@ -166,6 +182,18 @@ def test_all_mistakes_of_all_files_at_once(work: Path) -> None:
         ("models: [{recipe: bge-small, on_change: maybe}]\n", 1, "'register', 'candidate' or 'fail'"),
         ("models: [{recipe: bge-small, deploy: {timeout: -1}}]\n", 1, "greater than 0"),
         ("models: [{recipe: bge-small, tags: [a]}]\n", 1, "valid dictionary"),
+        (
+            "models: [{recipe: bge-small, for: dbr-17.0-ml, written_for: dbr-17.0-ml}]\n",
+            1,
+            "either `written_for` or `for`",
+        ),
+        ("models:\n  - recipe: bge-small\n    for: dbr-99-ml\n", 3, "is no runtime that is known here. Known are dbr-"),
+        ("models:\n  - recipe: bge-small\n    for: mlflow-2.12\n", 3, '"mlflow-2.12" names no environment.'),
+        ("models:\n  - recipe: bge-small\n    for: 2.12\n", 3, "valid string"),
+        ("defaults:\n  alias: a\n  for: torch==2.3.1\nmodels: [{recipe: bge-small}]\n", 3, "says no MLflow"),
+        ("models:\n  - recipe: bge-small\n    normalize: 3\n", 3, "4 or 5"),
+        ("models:\n  - recipe: bge-small\n    alias: {a: b}\n", 3, "valid tuple"),
+        ("models:\n  - recipe: bge-small\n    tags:\n      aliases: [b]\n", 4, "valid string"),
         ("defaults: [a]\nmodels: [{recipe: bge-small}]\n", 1, "is not a mapping"),
         ("include: [gone/*.yaml]\nmodels: [{recipe: bge-small}]\n", 1, "names no file"),
         ("models: [{recipe: bge-small, allow_pickle: true}]\n", 1, "--allow-pickle"),

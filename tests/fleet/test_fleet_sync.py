@@ -330,6 +330,33 @@ def test_an_entry_whose_weights_are_changed(work: Path) -> None:
     assert ended(made_true(other, registry_uri=None)) == [("chat", "registered", "2")]
 
 
+def test_an_entry_that_is_streamed(space: Workspace, hub: Hub, llama: Path) -> None:
+    """It keeps no weights here, and is the same version as without: nothing is done again."""
+    hub.add("org/llama", llama)
+    streamed = made_true(manifest(entry("chat", "org/llama", "stream: true", recipe="llama-chat")))
+    assert ended(streamed) == [("chat", "registered", "1")]
+    assert streamed.entries[0].outcome is not None
+    assert streamed.entries[0].outcome["weights"] == "streamed"
+    assert not list(Path(os.environ["HF_HOME"]).rglob("*.safetensors"))
+    assert ended(made_true(manifest(entry("chat", "org/llama", recipe="llama-chat")))) == [("chat", "unchanged", "1")]
+
+
+def test_entries_that_are_written_for_another_mlflow(space: Workspace, hub: Hub, llama: Path, bert: Path) -> None:
+    """Known again without a process, as any other; another environment makes another version, and why is said."""
+    hub.add("org/bert", bert)
+
+    def asked(environment: str) -> str:
+        more = f"for: {environment}"
+        return manifest(entry("hub", "org/bert", more), entry("chat", llama, more, recipe="llama-chat"))
+
+    assert [action for _, action, _ in ended(made_true(asked("dbr-15.4-ml"), jobs=2))] == ["registered"] * 2
+    assert [v.tags["catalogger_written_for"] for v in space.versions("main.ml.chat")] == ["dbr-15.4-ml"]
+    again = made_true(asked("dbr-15.4-ml"))
+    assert [(e.action, e.seconds) for e in again.entries] == [("unchanged", 0.0)] * 2, "no process looked closer"
+    why = "version: new version: it is written for mlflow==2.12.2; version 1 was for dbr-15.4-ml"
+    assert texts(made_true(asked("mlflow==2.12.2"), dry_run=True)) == [[why], [why]]
+
+
 def test_a_process_that_is_killed_fails_its_entry_only(space: Workspace, llama: Path, bert: Path) -> None:
     killed: list[int] = []
     once = threading.Lock()  # requests come in several at a time, and the next entry's process follows the killed one

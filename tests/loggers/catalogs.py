@@ -52,7 +52,7 @@ class Catalog(Protocol):
     def aliases(self, name: str = NAME) -> Mapping[str, str]:
         """Version numbers by alias."""
 
-    def digests(self, held: Held) -> dict[str, str]:
+    def digests(self, held: Held, name: str = NAME) -> dict[str, str]:
         """SHA-256 of every file of the version, by path."""
 
     def empty(self) -> None:
@@ -89,9 +89,9 @@ class DatabricksCatalog:
         model = self.server.model(name)
         return {alias: str(number) for alias, number in model.aliases.items()} if model else {}
 
-    def digests(self, held: Held) -> dict[str, str]:
+    def digests(self, held: Held, name: str = NAME) -> dict[str, str]:
         if self.by_files:
-            folder = self.server.files.root / "Models" / NAME.replace(".", "/") / held.number
+            folder = self.server.files.root / "Models" / name.replace(".", "/") / held.number
             return tree(folder)
         return in_bucket(self.s3, held.location)
 
@@ -131,7 +131,7 @@ class OssCatalog:
     def aliases(self, name: str = NAME) -> Mapping[str, str]:
         return {}
 
-    def digests(self, held: Held) -> dict[str, str]:
+    def digests(self, held: Held, name: str = NAME) -> dict[str, str]:
         if self.kind == "oss-folder":
             return tree(Path(held.location.removeprefix("file://")))
         return in_bucket(self.s3, held.location)

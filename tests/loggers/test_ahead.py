@@ -78,7 +78,7 @@ def test_an_early_copy_is_dropped_where_the_registry_knows_more(
     source: Path, work: Path, folders: list[Path | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_model("llama-chat", source=source, name="main.ml.bot")
-    monkeypatch.setattr("catalogger.loggers.work.may_hold", lambda *_: False)
+    monkeypatch.setattr("catalogger.loggers.early.may_hold", lambda *_: False)
     outcome = log_model("llama-chat", source=source, name="main.ml.bot", rehash=True)
     assert outcome.action == "unchanged"
     assert folders[1] is not None
@@ -90,7 +90,7 @@ def test_an_early_copy_is_dropped_where_the_registry_knows_more(
 def test_no_early_copy_without_room(
     source: Path, work: Path, folders: list[Path | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catalogger.loggers.work.has_room", lambda *_: False)
+    monkeypatch.setattr("catalogger.loggers.early.has_room", lambda *_: False)
     log_model("llama-chat", source=source, name="main.ml.bot")
     (folder,) = folders
     assert folder is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,9 +16,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from loggers.catalogs import NAME, Catalog, log, tree
+from fakes import checkpoints
+from fakes.s3 import S3Server
+from loggers.catalogs import NAME, Catalog, log, opened, tree
 
 from catalogger import Cleaning, clean, log_model
+from catalogger.files.place import same_file_system
 from catalogger.files.temporary import MARKER, marked, take_away, whose
 from catalogger.loggers.keeper_unity import UnityKeeper
 from catalogger.loggers.keepers import kept_at
@@ -169,6 +173,72 @@ with temporary("proof") as folder:
     print(folder, flush=True)
     input()
 """
+
+
+_KILLED_AT_THE_WEIGHTS = """
+import os, signal, sys
+from pathlib import Path
+from catalogger import log_model
+from catalogger.loggers import changing
+def killed(plan, folder, tick):
+    folder.mkdir()
+    (folder / "half.part").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+changing.write_weights = killed
+log_model("llama-chat", source=sys.argv[1], name="main.ml.bot", registry_uri=sys.argv[2], dtype="bfloat16")
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than the cache."""
+    memory = Path("/dev/shm")  # noqa: S108  a file system of its own
+    if not memory.is_dir() or same_file_system(memory, tmp_path):
+        pytest.skip("there is no other file system here")
+    folder = Path(tempfile.mkdtemp(prefix="test-cleaning-", dir=memory))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_changed_weights_beside_the_folder_of_a_catalog(s3_server: S3Server, elsewhere: Path, tmp_path: Path) -> None:
+    """A killed run has left them on the file system of the catalog's storage, which no request is made about."""
+    source = checkpoints.llama(tmp_path / "source", dtype="float32")
+    with opened("oss-folder", s3_server, elsewhere / "catalog") as catalog:
+        log(source, catalog)
+        command = [sys.executable, "-c", _KILLED_AT_THE_WEIGHTS, str(source), catalog.uri]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        (folder,) = elsewhere.rglob(".catalogger-changed-*")
+        asked = catalog.requests()
+        assert [one.found.what for one in clean(older_than=0).things] == [str(folder)]
+        assert catalog.requests() == asked
+        assert [one.removed for one in clean(yes=True, older_than=0).things] == [True]
+        assert list(elsewhere.rglob(".catalogger-*")) == list(_links()) == []
+
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert [link.resolve() for link in _links()] == [folder]
+        done = log(source, catalog, dtype="bfloat16")
+        assert (done.action, done.weights) == ("registered", "linked")
+        assert list(elsewhere.rglob(".catalogger-*")) == list(_links()) == []
+
+
+def test_a_link_to_what_is_not_ours(tmp_path: Path, work: Path) -> None:
+    """It is listed as it stands there, and stays; one that leads nowhere is nothing."""
+    (tmp_path / ".catalogger-changed-0123456789abcdef").mkdir()
+    links = Path(os.environ["XDG_CACHE_HOME"]) / "catalogger" / "changed"
+    links.mkdir(parents=True)
+    for name in ("0123456789abcdef", "fedcba9876543210"):
+        (links / f".catalogger-changed-{name}").symlink_to(tmp_path / f".catalogger-changed-{name}")
+    (links / "other").symlink_to(tmp_path)
+    done = clean(yes=True, older_than=0)
+    assert [(one.row()[0], Path(one.found.what).name) for one in done.things] == [
+        ("stays", ".catalogger-changed-0123456789abcdef"),
+        ("stays", "other"),
+    ]
+    assert (tmp_path / ".catalogger-changed-0123456789abcdef").is_dir()
+
+
+def _links() -> Iterator[Path]:
+    return (Path(os.environ["XDG_CACHE_HOME"]) / "catalogger" / "changed").glob("*")
 
 
 @contextmanager

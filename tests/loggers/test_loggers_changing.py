@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import mlflow
 import pytest
 from checkpoints.adapters import Q_V, model_of, peft_of, train
 from checkpoints.client import point_at
-from fakes import checkpoints
+from fakes import checkpoints, trained
 from fakes.hub import Hub
 from huggingface_hub import constants
 from loggers.catalogs import NAME, tree
 
-from catalogger import Outcome, convert, log_model, outdated, verify
-from catalogger.errors import CataloggerError, CheckFailed
+from catalogger import Outcome, check, convert, log_model, outdated, verify
+from catalogger.errors import CataloggerError, CheckFailed, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own advice
 
@@ -256,3 +257,107 @@ def test_no_room(tmp_path: Path, work: Path) -> None:
         _log(source, max_shard_size="1GB")
     assert (caught.value.exit_code, caught.value.code) == (6, "disk-full")
     assert _changed() == list(work.rglob("*.safetensors")) == []
+
+
+def _codes(source: str | Path | None, **more: Any) -> set[str]:
+    return {finding.code for finding in check("llama-chat", source=source, name=NAME, **more).report.findings}
+
+
+def test_a_check_looks_at_it_as_it_will_be(hub: Hub, tmp_path: Path, work: Path) -> None:
+    """Of a base on the Hub only headers and small files are asked for; what the change takes away is not found."""
+    wide = checkpoints.llama(tmp_path / "wide", dtype="float32", hidden=512, shards=2)
+    adapter = train(wide, tmp_path / "adapter", **Q_V)
+    hub.add("org/wide", wide)
+    assert "CK010" in _codes("org/wide")
+    assert "CK010" in _codes("org/wide", adapter=adapter), "a merge leaves the dtype"
+    assert "CK010" not in _codes("org/wide", adapter=adapter, dtype="bfloat16", max_shard_size="1MB")
+    assert hub.sent < 1_000_000 < min(shard.stat().st_size for shard in wide.glob("*.safetensors"))
+    assert list(work.iterdir()) == _changed() == []
+
+
+def test_a_check_finds_an_error_in_what_will_be(base: Path, adapter: Path, work: Path) -> None:
+    """The result is the subject of every rule: its shards are cut as they will be."""
+    found = check("llama-chat", adapter=adapter, name=NAME, max_shard_size="20kB")
+    assert found.subject == str(adapter)
+    assert not found.failed()
+    assert "CK003" in found.report.ran
+    wrong = check("gte-embeddings", source=base, adapter=adapter, name=NAME)
+    assert "CK001" in {finding.code for finding in wrong.report.findings if finding.severity == "error"}
+    with pytest.raises(CataloggerError, match="is for another base") as caught:
+        check("llama-chat", source=checkpoints.llama(base.parent / "big", hidden=128), adapter=adapter)
+    assert caught.value.exit_code == 2
+    assert list(work.iterdir()) == _changed() == []
+
+
+def test_pickled_weights_on_the_hub_are_not_fetched_by_a_check(hub: Hub, base: Path) -> None:
+    pickled = trained.pickled(base, base.parent / "pickled")
+    hub.add("org/pickled", pickled)
+    with pytest.raises(UsageError, match="is known only when all of them are here"):
+        check("llama-chat", source="org/pickled", dtype="bfloat16", allow_pickle=True)
+    assert hub.sent < pickled.joinpath("pytorch_model.bin").stat().st_size
+    assert "CK002" in check("llama-chat", source=pickled, dtype="bfloat16", allow_pickle=True).report.ran
+
+
+def test_a_check_proves_what_will_be(
+    base: Path, adapter: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are made for that, in a folder that goes away."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    proved = check("llama-chat", source=base, adapter=adapter, name=NAME, prove=True)
+    assert proved.proof
+    assert str(proved.proof.document()["prompt"]).endswith("</s>[assistant] ")
+    assert list(work.iterdir()) == _changed() == list(place.iterdir()) == []
+
+
+def test_an_adapter_that_moved_is_told_beside_its_base(hub: Hub, base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Each by its own branch and by one request a repository; a version without an adapter costs what it did."""
+    hub.add("org/base", base)
+    was = hub.add("org/lora", adapter)
+    _log("org/base", adapter="org/lora")
+    _log("org/base", adapter=f"org/lora@{was}", name="main.ml.pinned")
+    _log("org/base", adapter=adapter, name="main.ml.folder")
+    _log("org/base", name="main.ml.plain")
+    now = hub.add("org/lora", train(base, tmp_path / "later", **{**Q_V, "lora_alpha": 8}))
+
+    before = len(hub.requests)
+    found = outdated(["main.ml"])
+    asked = [request.path for request in hub.requests[before:]]
+    assert asked == ["/api/models/org/base/refs", "/api/models/org/lora/refs"]
+    states = {m.name: (m.state, m.adapter and m.adapter.state) for m in found.models}
+    assert states == {
+        NAME: ("up to date", "behind"),
+        "main.ml.pinned": ("up to date", "pinned"),
+        "main.ml.folder": ("up to date", "not checked"),
+        "main.ml.plain": ("up to date", None),
+    }
+    (behind,) = found.behind
+    assert behind.adapter
+    assert (behind.name, behind.adapter.recorded, behind.adapter.now) == (NAME, was, now)
+    commits = f"{was[:12]} was registered, {now[:12]} is there now"
+    assert f"behind       {NAME} version 1 with the adapter org/lora @ main: {commits}\n" in f"{found}\n"
+    document = found.document()
+    assert document["behind"] == 1
+    assert {m["name"]: m["adapter"] and m["adapter"]["now"] for m in document["models"]}[NAME] == now
+
+    before = len(hub.requests)
+    assert [m.state for m in outdated(["main.ml.plain"]).models] == ["up to date"]
+    assert [request.path for request in hub.requests[before:]] == ["/api/models/org/base/refs"]
+    assert _log("org/base", adapter="org/lora").version == "2"
+    assert outdated([NAME]).behind == ()
+
+
+def test_an_adapter_of_a_branch_that_is_gone(hub: Hub, base: Path, adapter: Path) -> None:
+    commit = hub.add("org/lora", adapter)
+    hub.move("org/lora", "dev", commit)
+    _log(base, adapter="org/lora@dev")
+    assert _tags()["catalogger.asked_adapter_revision"] == "dev"
+    (model,) = outdated([NAME]).models
+    assert model.adapter
+    assert (model.state, model.adapter.state) == ("not checked", "up to date")
+    del hub._repos["org/lora"].refs["dev"]
+    (model,) = outdated([NAME]).models
+    assert model.adapter
+    assert (model.adapter.state, model.is_behind) == ("not checked", False)
+    assert 'no branch or tag "dev" any more' in model.adapter.why

@@ -132,7 +132,7 @@ def test_killed_in_the_middle_of_the_change(
     finished: int, zygote: Zygote, wide: Path, right: dict[str, str], tmp_path: Path
 ) -> None:
     """SIGKILL when so many files are whole; the same command then goes on with these, and ends with one version."""
-    asked = {"dtype": "bfloat16", "max_shard_size": "3MB", "aliases": ["champion"]}
+    asked: dict[str, Any] = {"dtype": "bfloat16", "max_shard_size": "3MB", "aliases": ["champion"]}
     machine = Machine(zygote, tmp_path / "machine", wide, **asked)
     before = tree(wide)
     folder = machine.folder / "cache/catalogger/changed"

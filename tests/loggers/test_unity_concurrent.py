@@ -15,12 +15,13 @@ from loggers.catalogs import NAME, Catalog, OssCatalog, another_machine, opened,
 from loggers.zygote import Zygote
 
 from catalogger.files.workers import Workers
+from catalogger.loggers.offer import Offer
 from catalogger.loggers.outcome import Moved
 from catalogger.loggers.record import Logged
 from catalogger.loggers.registries import open_unity
 from catalogger.loggers.stores import choose_stores
 from catalogger.loggers.surface import Mark
-from catalogger.loggers.unity import Offer, Registered
+from catalogger.loggers.unity import Registered
 from catalogger.remote.storage import Sending
 
 MANY = 20
@@ -84,7 +85,12 @@ def test_twenty_at_once_without_an_order_are_right_too(oss: OssCatalog, tmp_path
 
 def test_equal_content_at_once_on_one_machine_is_one_version(catalog: Catalog, tmp_path: Path) -> None:
     source = checkpoints.llama(tmp_path / "llama", shards=2)
-    arguments = {"recipe": "llama-chat", "source": str(source), "name": NAME, "registry_uri": catalog.uri}
+    arguments: dict[str, Any] = {
+        "recipe": "llama-chat",
+        "source": str(source),
+        "name": NAME,
+        "registry_uri": catalog.uri,
+    }
     processes = [Zygote() for _ in range(3)]
     try:
         with another_machine(tmp_path / "machine"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ def zygote() -> Iterator[Zygote]:
 class Machine:
     """One machine that runs the command: what it keeps (tracking store, cache) can be put back to the beginning."""
 
-    def __init__(self, zygote: Zygote, folder: Path, source: Path, **arguments: Any) -> None:
-        self.zygote, self.folder, self.source = zygote, folder, source
+    def __init__(
+        self, zygote: Zygote, folder: Path, source: Path, constants: Mapping[str, Any] | None = None, **arguments: Any
+    ) -> None:
+        self.zygote, self.folder, self.source, self._constants = zygote, folder, source, constants
         self._arguments = {"recipe": "llama-chat", "source": str(source), "name": NAME, **arguments}
         self._fresh = folder.parent / "fresh"
         self.work.mkdir(parents=True)
@@ -53,7 +55,7 @@ class Machine:
             patch.setenv("HOME", str(self.folder))
             patch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
             patch.setenv("TMPDIR", str(self.temporary))  # what MLflow leaves there is small, and the system's to clear
-            self.zygote.start(self.work, **self._arguments)
+            self.zygote.start(self.work, constants=self._constants, **self._arguments)
 
     def run(self) -> dict[str, Any]:
         self.start()

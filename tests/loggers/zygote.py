@@ -5,6 +5,7 @@ It has no threads, so that a fork is safe. Run as a program it is the process; i
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -37,9 +39,10 @@ class Zygote:
         self.running: int | None = None
         self._read()
 
-    def start(self, folder: Path, **arguments: Any) -> None:
-        """Begin `log_model(**arguments)` with this test's environment."""
+    def start(self, folder: Path, *, constants: Mapping[str, Any] | None = None, **arguments: Any) -> None:
+        """Begin `log_model(**arguments)` with this test's environment, and these constants of modules set."""
         job = {"folder": str(folder), "environment": dict(os.environ), "arguments": arguments}
+        job["constants"] = dict(constants or {})
         self._pipe(self._process.stdin).write(json.dumps(job) + "\n")
         self._pipe(self._process.stdin).flush()
         self.running = int(self._read())
@@ -60,6 +63,10 @@ class Zygote:
         heard("what came of a job", said)
         return cast(dict[str, Any], json.loads(said))
 
+    def ended(self) -> None:
+        """Wait until the job has ended, and leave what came of it to `wait`."""
+        select.select([self._pipe(self._process.stdout)], [], [])
+
     def stop(self) -> None:
         with self._process as process:
             process.kill()
@@ -76,8 +83,6 @@ class Zygote:
 
 
 def _serve() -> None:
-    import importlib
-
     for module in _IMPORTED:
         importlib.import_module(module)
     print("ready", flush=True)  # noqa: T201
@@ -103,6 +108,9 @@ def _perform(job: dict[str, Any], answer: int) -> None:
     os.environ.update(job["environment"])
     os.chdir(job["folder"])
     os.dup2(2, 1)
+    for place, value in job["constants"].items():
+        module, _, name = place.rpartition(".")
+        setattr(importlib.import_module(module), name, value)
     try:
         document: dict[str, Any] = log_model(**job["arguments"]).document()
     except BaseException:

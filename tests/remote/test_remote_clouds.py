@@ -294,7 +294,7 @@ def test_a_full_storage_is_said_to_be_full(cloud: Cloud, tmp_path: Path, status:
 
 def test_another_refusal_tells_the_clouds_own_code(cloud: Cloud, tmp_path: Path) -> None:
     cloud.server.fail(*UPLOADS[cloud.kind], 400, "EntityTooLarge")
-    with pytest.raises(RegistryError, match="400 EntityTooLarge"):
+    with pytest.raises(RegistryError, match=r"400 EntityTooLarge: the file is larger than it takes\.\nCut the weights"):
         _send(cloud.storage, [_file(tmp_path, "f", LARGE)])
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -46,7 +46,8 @@ _NAMES = {
 @dataclass(frozen=True)
 class Adapter:
     """A LoRA adapter.  `tensors` by their names in the file; `small` holds its tokenizer's files;
-    `pickled` the name of a pickled file that was read, and `apart` how its reader was kept apart.
+    `pickled` the name of a pickled file that was read, and `apart` how its reader was kept apart; `asked` the branch,
+    tag or commit of the Hub.
     """
 
     location: str
@@ -57,6 +58,7 @@ class Adapter:
     small: Mapping[str, bytes]
     pickled: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    asked: str | None = None
 
     @property
     def base(self) -> str | None:
@@ -100,7 +102,7 @@ def open_adapter(asked: str, *, allow_pickle: bool = False) -> Adapter:
     from catalogger.checkpoints.hub import fetch_some
 
     commit, folder = fetch_some(*hub, (CONFIG, WEIGHTS, *([_PICKLED] if allow_pickle else ()), *TOKENIZER))
-    return _opened(folder, hub[0], commit, allow_pickle)
+    return replace(_opened(folder, hub[0], commit, allow_pickle), asked=hub[1] or "main")
 
 
 def _opened(folder: Path, location: str, revision: str | None, allow_pickle: bool) -> Adapter:

@@ -47,6 +47,12 @@ class Wish:
         """Whether nothing was asked for, so that only a source that is an adapter has to be changed."""
         return self == Wish()
 
+    def sourced(self, source: object) -> tuple[str | None, Wish]:
+        """Source and wish: an adapter without a source is the source, so that its own base is taken."""
+        if source is None and self.adapter not in (None, "none"):
+            return self.adapter, replace(self, adapter=None)
+        return None if source is None else str(source), self
+
     def read(self) -> tuple[str | None, int | None]:
         """The dtype's code and the size in bytes.  Raises UsageError for what is neither."""
         dtype = self.dtype

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from catalogger.checkpoints.changing.adapter import named
 from catalogger.checkpoints.changing.change import Change, Wish, open_change
-from catalogger.checkpoints.changing.writing import Written, write
+from catalogger.checkpoints.changing.plan import Plan
+from catalogger.checkpoints.changing.writing import Written, is_unreported, reported, write, written_before
 from catalogger.checkpoints.facts import Origin
 from catalogger.checkpoints.folder import open_folder
 from catalogger.checkpoints.hub import fetch
@@ -18,14 +21,14 @@ from catalogger.files.digests import DigestMemory
 from catalogger.lines import as_text
 from catalogger.progress import Progress, Silent
 
-_CODES = {"bfloat16": "BF16"}
-
 
 @dataclass(frozen=True)
 class Converted:
-    """What was done.  `base` and `adapter` as LOCATION or LOCATION@REVISION; sizes in bytes; `digests` are SHA-256 of
-    the weight files; `overflowed`, `infinite` and `nan` count numbers, by the tensor.  `pickled`
-    names the files that were not safetensors, and `apart` says how the process that read them was kept apart.
+    """What was done; `unchanged` where an earlier run had done it, and ended before it could say so.
+
+    `base` and `adapter` as LOCATION or LOCATION@REVISION; sizes in bytes; `digests` are SHA-256 of the weight files;
+    `overflowed`, `infinite` and `nan` count numbers, by the tensor.  `pickled` names the files that were not
+    safetensors, and `apart` says how the process that read them was kept apart.
     """
 
     folder: str
@@ -45,15 +48,16 @@ class Converted:
     said: tuple[str, ...]
     pickled: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    action: Literal["converted", "unchanged"] = "converted"
 
     def document(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
         lists = {"said": list(self.said), "pickled": list(self.pickled), "apart": list(self.apart)}
-        return {"action": "converted", **vars(self), **lists}
+        return {"action": self.action, **vars(self), **lists}
 
     def __str__(self) -> str:
         rows = [
-            ("converted", self.folder),
+            (self.action, self.folder),
             ("base", self.base),
             ("weights", f"{human(self.size)} in {self.shards} files"),
         ]
@@ -88,8 +92,23 @@ def convert(
     Raises AdapterRefused, CheckpointError, UsageError, DiskError, and what opening a source raises;
     nothing is left behind then, but files that are finished where the disk was full: the next run takes them up.
     """
-    progress = progress or Silent()
     wish = Wish.of(adapter, base, checkpoint, dtype, max_shard_size)
+    with converting(source, to, wish, allow_pickle=allow_pickle, normalize=normalize, progress=progress) as done:
+        return done
+
+
+@contextmanager
+def converting(
+    source: str | Path,
+    to: str | Path,
+    wish: Wish,
+    *,
+    allow_pickle: bool = False,
+    normalize: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Converted]:
+    """As `convert`, for who has to tell of it: what is not told by the end of the block, the same call tells again."""
+    progress = progress or Silent()
     wish.read()
     target = _target(to)
     change = open_change(str(source), wish, allow_pickle=allow_pickle)
@@ -104,20 +123,46 @@ def convert(
         plan = replace(plan, small=small, said=(*plan.said, *(f"{label} {text}" for label, text in made.rows())))
     for sentence in plan.said:
         progress.say(sentence)
-    with progress.bar("Converting", plan.size) as tick:
-        written = write(plan, target, tick)
+    before = _before(plan, target, to, progress)
+    written = before or _write(plan, target, progress)
     open_folder(target, Origin("folder", str(target), None, str(to)))
-    done = _converted(change, written, target)
+    done = replace(_converted(change, written, target), action="unchanged" if before else "converted")
     if done.nan:
         progress.say(f"Warning: {sum(done.nan.values())} numbers are NaN, in {named(done.nan)}, as they were before.")
-    return done
+    yield done
+    reported(target)
 
 
 def _target(to: str | Path) -> Path:
     target = Path(to).expanduser().absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f'"{to}" exists and is no empty folder.', "Choose a folder that does not exist.")
+    if _is_taken(target) and not is_unreported(target):
+        raise _taken(to)
     return target
+
+
+def _before(plan: Plan, target: Path, to: str | Path, progress: Progress) -> Written | None:
+    """What an earlier run has written there, and not told.  Raises UsageError where it is something else."""
+    if not _is_taken(target):
+        return None
+    with progress.bar("Hashing", plan.size) as tick:
+        written = written_before(plan, target, tick)
+    if written is None:
+        raise _taken(to)
+    progress.say("An earlier run has made all of it, and ended before it could say so; every file was hashed again.")
+    return written
+
+
+def _write(plan: Plan, target: Path, progress: Progress) -> Written:
+    with progress.bar("Converting", plan.size) as tick:
+        return write(plan, target, tick)
+
+
+def _is_taken(target: Path) -> bool:
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _taken(to: str | Path) -> UsageError:
+    return UsageError(f'"{to}" exists and is no empty folder.', "Choose a folder that does not exist.")
 
 
 def _converted(change: Change, written: Written, target: Path) -> Converted:

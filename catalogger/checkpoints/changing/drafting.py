@@ -14,13 +14,10 @@ from catalogger.checkpoints.changing.plan import PlannedShard
 from catalogger.checkpoints.changing.stored import Reader
 from catalogger.errors import DiskError, WeightsNotFinite
 from catalogger.files.digests import sha256_file
+from catalogger.files.workers import Stopped
 
 Where = Callable[[Path], Path]
 """Where a file of the plan is on this machine."""
-
-
-class Stopped(Exception):
-    """The work was ended before it was done."""
 
 
 class Draft:

@@ -1,7 +1,8 @@
 """Write a plan to a folder: shard by shard, hashed on the way, each under its name only once it is whole.
 
-What was begun stands in a folder beside the target, which gets its name at the very end.  Finished shards of the same
-plan are taken up after an interruption, a kill or a full disk; where the input is at fault nothing is left.
+What was begun stands in a folder beside the target, which gets its name at the very end; a note beside it tells the
+result to the next run, until it was reported.  Finished shards of the same plan are taken up after an interruption, a
+kill or a full disk; where the input is at fault nothing is left.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def beside(target: Path) -> Path:
     return target.parent / f".{target.name}.converting"
 
 
+def _note(target: Path) -> Path:
+    """Says what the finished result is, until that was reported."""
+    return target.parent / f".{target.name}.converted"
+
+
 def write(plan: Plan, target: Path, tick: Tick) -> Written:
     """Write the whole result.  `tick` counts bytes of the result.
 
@@ -59,12 +65,47 @@ def write(plan: Plan, target: Path, tick: Tick) -> Written:
             (work / path).write_bytes(content)
             tick(len(content))
             written.written += len(content)
-        for made in (work / _PLAN, *work.glob("*.sha256")):
+        note = {"plan": plan.digest, "digests": written.digests}
+        note["counts"] = {name: vars(counts) for name, counts in written.counts.items()}
+        (work / _PLAN).write_text(json.dumps(note))  # in there first: without room for it, it goes with the folder
+        (work / _PLAN).rename(_note(target))
+        for made in work.glob("*.sha256"):
             made.unlink()
         if target.exists():
             target.rmdir()  # it was seen to be empty
         work.rename(target)
     return written
+
+
+def is_unreported(target: Path) -> bool:
+    """Whether a run that has written there may have ended before it could say so."""
+    return _note(target).is_file()
+
+
+def reported(target: Path) -> None:
+    """What was written is known to who asked for it: the note of it goes away.  Raises DiskError."""
+    try:
+        _note(target).unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(f'Cannot remove "{_note(target)}": {error.strerror}.', "Remove it.") from error
+
+
+def written_before(plan: Plan, target: Path, tick: Tick) -> Written | None:
+    """What such a run has written of the same plan; None where the folder is anything else.
+
+    Every file is hashed again, as nobody watched over them meanwhile.
+    """
+    try:
+        said = json.loads(_note(target).read_text())
+        counts = {name: Counts(**held) for name, held in said["counts"].items()}
+        digests = {str(path): str(digest) for path, digest in said["digests"].items()}
+        whole = digests | {path: hashlib.sha256(content).hexdigest() for path, content in plan.small.items()}
+        there = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if not path.is_dir()}
+        same = said["plan"] == plan.digest and there.keys() == whole.keys()
+        same = same and all(sha256_file(there[path], tick) == digest for path, digest in whole.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Written(digests, counts, taken_up=len(digests)) if same else None
 
 
 def write_weights(plan: Plan, work: Path, tick: Tick) -> Written:
