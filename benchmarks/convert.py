@@ -87,7 +87,9 @@ def _measure(key: str, command: list[str], place: Path, source: Path, runs: Runs
             while stream.read(1 << 24):
                 pass
     usage, _ = run(command, place, _environment(place))
-    if key == "copy":  # or who comes next would have memory that nobody has used before, which costs a virtual machine more
+    if (
+        key == "copy"
+    ):  # or who comes next would have memory that nobody has used before, which costs a virtual machine more
         shutil.rmtree(place / key)
     runs.setdefault(key, []).append(usage)
     click.echo(f"{source.name:10} {key:6} {usage.wall:7.2f} s {usage.rss / 1e6:6.0f} MB", err=True)

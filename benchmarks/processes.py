@@ -84,14 +84,21 @@ def sdk_upload(*files: str) -> None:
             workspace.files.upload(f"/Volumes/main/ml/plain/{Path(file).name}", stream, overwrite=True)
 
 
-def checkpoint(folder: str, gigabytes: str, shards: str) -> None:
-    """Write a synthetic Llama; in a process of its own, as a child's peak RSS begins at its parent's."""
+def fetch(repo: str) -> None:
+    """The files of a repository into the cache, by huggingface_hub."""
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(repo)
+
+
+def checkpoint(folder: str, gigabytes: str, shards: str, sparse: str = "") -> None:
+    """Write a synthetic Llama, `sparse` of holes; in a process of its own, as a child's RSS begins at its parent's."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from fakes.checkpoints import big_llama
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    big_llama(target, float(gigabytes), shards=int(shards))
+    big_llama(target, float(gigabytes), shards=int(shards), sparse=bool(sparse))
 
 
 def lora(base: str, folder: str, rank: str) -> None:
@@ -166,6 +173,6 @@ def compare(one: str, other: str) -> None:
 
 if __name__ == "__main__":
     _ALL = (upstream, catalogger, mlflow_command, floor, hash_once, boto3_upload, sdk_upload, checkpoint)
-    _CHANGING = (lora, widen, merge_with_peft, compare)
+    _CHANGING = (fetch, lora, widen, merge_with_peft, compare)
     _PROCESSES = {f.__name__: f for f in (*_ALL, *_CHANGING)}
     _PROCESSES[sys.argv[1]](*sys.argv[2:])

@@ -21,6 +21,7 @@ from typing import BinaryIO, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from catalogger.testing.loopback import Loopback, Quiet
+from fakes.throttle import Throttle
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".gguf", ".h5", ".msgpack")
 LFS_BYTES = 10_000_000
@@ -123,11 +124,15 @@ class _RefusalError(Exception):
 
 
 class Hub:
-    """The server, started by `with`. With `redirect=True` LFS downloads go to /cdn/{sha256} on another port."""
+    """The server, started by `with`. With `redirect=True` LFS downloads go to /cdn/{sha256} on another port.
+
+    Files are sent through `throttle`, where there is one; it may be exchanged at any time.
+    """
 
     def __init__(self, *, redirect: bool = False) -> None:
         self.accepted: set[str] = set()  # tokens that may read every gated and private repo
         self.on_request: Callable[[Request], None] | None = None  # before it is answered, in its own thread
+        self.throttle: Throttle | None = None
         self._repos: dict[str, Repo] = {}
         self._stored: dict[str, Entry] = {}  # LFS content by sha256, for the CDN
         self._faults: list[_Fault] = []
@@ -400,6 +405,8 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
     def _send_bytes(self, file: BinaryIO, start: int, stop: int, index: int) -> None:
         for offset in range(start, stop, BLOCK):
             count = min(BLOCK, stop - offset)
+            if self.hub.throttle:
+                self.hub.throttle.take(count)
             self.hub._count(index, count)
             if self.connection.sendfile(file, offset, count) < count:
                 raise ConnectionError("the served file has become shorter")

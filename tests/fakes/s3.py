@@ -32,6 +32,7 @@ from catalogger.testing.loopback import Loopback, Quiet
 from catalogger.testing.tracking import free_port
 from fakes.s3_signing import TOKEN, out_of_query, resigned
 from fakes.secrets import secret
+from fakes.throttle import Throttle
 
 VERSION = "v1.8.0"
 _MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
@@ -62,20 +63,25 @@ def server_binary() -> Path:
 
 
 class S3Server:
-    """The server, started by `with`, over a temporary folder with one bucket in it."""
+    """The server, started by `with`, over a temporary folder with one bucket in it.
 
-    def __init__(self, bucket: str = "models", region: str = "us-east-1") -> None:
-        self.bucket, self.region = bucket, region
+    With `many_parts` it takes objects of more parts than about a thousand: what it notes of an object then stands in
+    files, and not in the object's extended attributes, for which ext4 has a block of 4 KiB.
+    """
+
+    def __init__(self, bucket: str = "models", region: str = "us-east-1", *, many_parts: bool = False) -> None:
+        self.bucket, self.region, self._many_parts = bucket, region, many_parts
         name = uuid.uuid4().hex
         self.access_key, self.secret_key = secret(name, "access key"), secret(name, "secret key")
         self.endpoint = ""
-        self._folder = Path()
+        self._folder = self._notes = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> S3Server:
         binary = server_binary()
         self._folder = Path(tempfile.mkdtemp(prefix="s3-"))
         (self._folder / self.bucket).mkdir()
+        self._notes = Path(tempfile.mkdtemp(prefix="s3-notes-"))
         try:
             while not self._started(binary):
                 pass  # somebody else took the port that was free
@@ -89,6 +95,7 @@ class S3Server:
             self._process.terminate()
             self._process.wait(30)
         shutil.rmtree(self._folder)
+        shutil.rmtree(self._notes)
 
     def _started(self, binary: Path) -> bool:
         port = free_port()
@@ -96,7 +103,8 @@ class S3Server:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [str(binary), "--port", f"127.0.0.1:{port}", "--region", self.region, "--quiet", "--keep-alive",
-                 "--health", "/health", "posix", str(self._folder)],
+                 "--health", "/health", "posix", *(("--sidecar", str(self._notes)) if self._many_parts else ()),
+                 str(self._folder)],
                 env={"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key},
                 stdout=log,
                 stderr=log,
@@ -158,7 +166,8 @@ class S3Server:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came: `received` and `sent` count body bytes, `status` is None where none was answered.
+    """One request as it came: `received` and `sent` count body bytes, `status` is None where none was answered,
+    `seconds` passed until the answer began.
 
     `line` is what patterns are matched with: `PUT /bucket/some key?partNumber=1&uploadId=x`.
     """
@@ -172,6 +181,7 @@ class Request:
     status: int | None = None
     received: int = 0
     sent: int = 0
+    seconds: float = 0
 
     @property
     def token(self) -> str | None:
@@ -196,11 +206,13 @@ class S3Proxy:
 
     The server knows no session tokens. Requests with one of `tokens` are signed anew without it, by the server's keys;
     all others are refused by the server (InvalidToken), those of `expired` by the proxy as Amazon does (ExpiredToken).
-    `on_request` is called with each request before it is handled, in the request's own thread.
+    `on_request` is called with each request before it is handled, in the request's own thread. Bodies come in through
+    `throttle`, where there is one; it may be exchanged at any time.
     """
 
     def __init__(self, server: S3Server) -> None:
         self.on_request: Callable[[Request], None] | None = None
+        self.throttle: Throttle | None = None
         self.tokens: set[str] = set()
         self.expired: set[str] = set()
         self._target = urlsplit(server.endpoint).netloc
@@ -292,12 +304,18 @@ class S3Proxy:
             self._requests.append(request)
             return len(self._requests) - 1
 
-    def _update(self, index: int, *, received: int = 0, sent: int = 0, status: int | None = None) -> None:
+    def _update(
+        self, index: int, *, received: int = 0, sent: int = 0, status: int | None = None, seconds: float = 0
+    ) -> None:
         with self._lock:
             if index < len(self._requests):  # a stalled one may outlive `forget`
                 was = self._requests[index]
                 self._requests[index] = replace(
-                    was, received=was.received + received, sent=was.sent + sent, status=status or was.status
+                    was,
+                    received=was.received + received,
+                    sent=was.sent + sent,
+                    status=status or was.status,
+                    seconds=seconds or was.seconds,
                 )
 
 
@@ -319,7 +337,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         line = f"{self.command} {unquote(url.path)}" + (f"?{url.query}" if url.query else "")
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         request = Request(self.command, line, bucket, key.rstrip("/"), query, dict(self.headers.items()))
-        self._index = self.proxy._record(request)
+        self._index, self._began = self.proxy._record(request), time.monotonic()
         if self.proxy.on_request:
             self.proxy.on_request(request)
         fault = self.proxy._take(request)
@@ -409,7 +427,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
             if not block:
                 raise ConnectionError("the client hung up")
             left -= len(block)
-            self.proxy._update(self._index, received=len(block))
+            self._took(len(block))
             yield block
 
     def _chunks(self) -> Iterator[bytes]:
@@ -418,11 +436,17 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
             head = self.rfile.readline()
             size = int(head.partition(b";")[0], 16)
             block = self.rfile.read(size)
-            self.proxy._update(self._index, received=len(block))
+            self._took(len(block))
             yield head + block + self.rfile.readline()
 
+    def _took(self, count: int) -> None:
+        if self.proxy.throttle:
+            self.proxy.throttle.take(count)
+        self.proxy._update(self._index, received=count)
+
     def _answer(self, response: HTTPResponse, *, amid: bool) -> None:
-        self.proxy._update(self._index, status=response.status)  # before: a client that has its reply finds it here
+        seconds = time.monotonic() - self._began
+        self.proxy._update(self._index, status=response.status, seconds=seconds)  # before a client has its reply
         self.send_response_only(response.status, response.reason)
         for key, value in response.getheaders():
             self.send_header(key, value)

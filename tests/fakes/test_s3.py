@@ -69,6 +69,7 @@ def test_a_body_in_chunks_is_passed_on(server: S3Server, proxy: S3Proxy) -> None
     assert proxy.requests[0].headers["Transfer-Encoding"] == "chunked"
     assert proxy.received() == len(_BYTES)
     assert proxy.requests[0].status == answer.status_code
+    assert proxy.requests[0].seconds > 0
 
 
 def test_unfinished_uploads_are_told(server: S3Server, proxy: S3Proxy) -> None:
@@ -78,6 +79,17 @@ def test_unfinished_uploads_are_told(server: S3Server, proxy: S3Proxy) -> None:
     assert "open/one" not in server.objects
     client.abort_multipart_upload(Bucket=server.bucket, Key="open/one", UploadId=upload)
     assert server.uploads == []
+
+
+def test_an_object_of_many_parts_keeps_its_notes_elsewhere() -> None:
+    with S3Server(many_parts=True) as server:
+        upload = server.client().create_multipart_upload(Bucket=server.bucket, Key="big", ChecksumAlgorithm="CRC32")
+        named = {"Bucket": server.bucket, "Key": "big", "UploadId": upload["UploadId"]}
+        part = server.client().upload_part(**named, PartNumber=1, Body=_BYTES, ChecksumAlgorithm="CRC32")
+        parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumCRC32": part["ChecksumCRC32"]}]
+        server.client().complete_multipart_upload(**named, MultipartUpload={"Parts": parts})
+        assert server.content("big") == _BYTES
+        assert os.listxattr(server.path("big")) == []
 
 
 def test_the_server_verifies_checksums_and_signatures(server: S3Server, proxy: S3Proxy) -> None:
