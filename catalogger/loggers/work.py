@@ -262,12 +262,13 @@ class Work:
         self._moved += read
         through = f", at most {human(self._stream.needed)} of it here at once" if self._stream else ""
         request.progress.say(f"Registering {request.name}: {human(size)} to {registry.surface.words}{through}")
-        here = () if self._stream else self.layout.weights
-        before = {i.path: source_path(self.checkpoint, i).stat() for i in here}
+        before = {}
+        if not self._stream:
+            before = {i.path: source_path(self.checkpoint, i).stat() for i in self.layout.weights}
         with request.progress.bar("files", size) as tick:
             done = registry.register(request.name, logged, self._offer(), tick)
         self.layout = self._with_sent(done.sent.digests)
-        learned = [i for i in here if i.path in done.sent.digests and i.sha256]
+        learned = [i for i in self.layout.weights if i.path in before and i.path in done.sent.digests and i.sha256]
         request.memory.remember((source_path(self.checkpoint, i), i.sha256 or "", before[i.path]) for i in learned)
         digest = self._fingerprint()
         if digest is None:

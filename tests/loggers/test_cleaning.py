@@ -209,9 +209,10 @@ def test_changed_weights_beside_the_folder_of_a_catalog(s3_server: S3Server, els
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         (folder,) = elsewhere.rglob(".catalogger-changed-*")
         asked = catalog.requests()
-        assert [one.found.what for one in clean(older_than=0).things] == [str(folder)]
+        package = str(next((Path(os.environ["XDG_CACHE_HOME"]) / "catalogger" / "packages").iterdir()))
+        assert {one.found.what for one in clean(older_than=0).things} == {str(folder), package}
         assert catalog.requests() == asked
-        assert [one.removed for one in clean(yes=True, older_than=0).things] == [True]
+        assert [one.removed for one in clean(yes=True, older_than=0).things] == [True, True]
         assert list(elsewhere.rglob(".catalogger-*")) == list(_links()) == []
 
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
