@@ -9,12 +9,11 @@ from pathlib import Path
 from threading import Event
 
 from catalogger.checkpoints.changing.floats import Counts
-from catalogger.checkpoints.changing.outputs import Output, blocks
+from catalogger.checkpoints.changing.outputs import Output, counted
 from catalogger.checkpoints.changing.plan import PlannedShard
 from catalogger.checkpoints.changing.stored import Reader
-from catalogger.errors import DiskError, WeightsNotFinite
+from catalogger.errors import DiskError
 from catalogger.files.digests import sha256_file
-from catalogger.files.workers import Stopped
 
 Where = Callable[[Path], Path]
 """Where a file of the plan is on this machine."""
@@ -47,7 +46,7 @@ class Draft:
         outputs = [(at, _located(output, where)) for at, output in self._placed() if output.source.file == source]
         with Reader({stored.file for _, output in outputs for stored in output.sources}) as reader:
             for at, output in outputs:
-                self._add(output, at, reader)
+                self._add(output, at, reader, str(source.parent))
             reader.require_unchanged()
 
     def digest(self) -> str:
@@ -61,18 +60,11 @@ class Draft:
             yield at, output
             at += output.nbytes
 
-    def _add(self, output: Output, at: int, reader: Reader) -> None:
-        counts = Counts()
-        for count, block in blocks(output, reader, counts):
-            if self._stop.is_set():
-                raise Stopped
+    def _add(self, output: Output, at: int, reader: Reader, location: str) -> None:
+        for count, block in counted(output, reader, self._stop, self.counts, location):
             self._write(block, at)
             at += len(block)
             self.read += count
-        if counts.broken:
-            raise WeightsNotFinite(str(output.source.file.parent), output.name, counts.broken)
-        if counts.nan or counts.infinite or counts.overflowed:
-            self.counts[output.name] = counts
 
     def _write(self, block: memoryview, at: int) -> None:
         done = 0

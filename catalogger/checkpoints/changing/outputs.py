@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from math import prod
+from threading import Event
 from typing import TYPE_CHECKING
 
 from catalogger.checkpoints.changing.floats import FLOATS, Counts, nan_in, narrowed, rounded, widened
 from catalogger.checkpoints.changing.stored import Reader, Stored
+from catalogger.errors import WeightsNotFinite
+from catalogger.files.workers import Stopped
 
 if TYPE_CHECKING:
     from catalogger.checkpoints.changing.floats import Floats
@@ -74,6 +77,22 @@ class Output:
     def sources(self) -> list[Stored]:
         inner = [self.delta.a, self.delta.b] if self.delta else []
         return [self.source, *inner, *([self.rows.values] if self.rows else [])]
+
+
+def counted(output: Output, reader: Reader, stop: Event, found: dict[str, Counts], location: str) -> Iterator[Block]:
+    """As `blocks`, until somebody says stop; what was counted is in `found` at the end.
+
+    Raises Stopped, and WeightsNotFinite, which names the checkpoint's location, for numbers that the change made NaN.
+    """
+    counts = Counts()
+    for block in blocks(output, reader, counts):
+        if stop.is_set():
+            raise Stopped
+        yield block
+    if counts.broken:
+        raise WeightsNotFinite(location, output.name, counts.broken)
+    if counts.nan or counts.infinite or counts.overflowed:
+        found[output.name] = counts
 
 
 def blocks(output: Output, reader: Reader, counts: Counts) -> Iterator[Block]:

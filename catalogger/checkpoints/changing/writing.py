@@ -19,12 +19,13 @@ from pathlib import Path
 from threading import Event
 
 from catalogger.checkpoints.changing.floats import Counts
-from catalogger.checkpoints.changing.outputs import blocks
+from catalogger.checkpoints.changing.outputs import counted
 from catalogger.checkpoints.changing.plan import Plan, PlannedShard
 from catalogger.checkpoints.changing.stored import Reader
-from catalogger.errors import CheckpointError, DiskError, NotEnoughRoom, WeightsNotFinite
+from catalogger.errors import CheckpointError, DiskError, NotEnoughRoom
 from catalogger.files.digests import Tick, sha256_file
 from catalogger.files.place import existing
+from catalogger.files.workers import Stopped
 
 _PROCESSORS = os.cpu_count() or 1
 _WORKERS = min(8, 2 * _PROCESSORS)  # more than processors: the last files are not waited for one by one
@@ -210,7 +211,7 @@ def _write_shards(work: Path, shards: list[PlannedShard], reader: Reader, writte
         finally:
             stop.set()  # all is done, or nothing more is wanted
             pool.shutdown(wait=True, cancel_futures=True)
-    failed = [e for job in jobs if not job.cancelled() and (e := job.exception()) and not isinstance(e, _Stopped)]
+    failed = [e for job in jobs if not job.cancelled() and (e := job.exception()) and not isinstance(e, Stopped)]
     if failed:
         raise failed[0]
     for job, shard in jobs.items():
@@ -244,10 +245,6 @@ class _Digest:
         return self._sha256.hexdigest()
 
 
-class _Stopped(Exception):
-    """Another shard failed, or the whole was interrupted."""
-
-
 def _write_shard(
     work: Path, shard: PlannedShard, reader: Reader, stop: Event, tick: Tick, aside: Executor | None
 ) -> tuple[str, dict[str, Counts], int]:
@@ -256,18 +253,11 @@ def _write_shard(
     with part.open("wb", buffering=0) as file:
         _write_all(file.fileno(), memoryview(shard.header))
         for output in shard.outputs:
-            counts = Counts()
-            for count, block in blocks(output, reader, counts):
-                if stop.is_set():
-                    raise _Stopped
+            for count, block in counted(output, reader, stop, found, str(output.source.file.parent)):
                 digest.update(block)
                 _write_all(file.fileno(), block)
                 read += count
                 tick(len(block))
-            if counts.broken:
-                raise WeightsNotFinite(str(output.source.file.parent), output.name, counts.broken)
-            if counts.nan or counts.infinite or counts.overflowed:
-                found[output.name] = counts
     sha256 = digest.hexdigest()
     note = {"sha256": sha256, "counts": {name: vars(counts) for name, counts in found.items()}}
     (work / f"{shard.path}.sha256").write_text(json.dumps(note))
