@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -355,9 +356,29 @@ def test_a_disk_that_fills_in_the_middle(one: Catalog, hub: Hub, tmp_path: Path)
     assert not list(_cache().glob("streamed/*"))
 
 
-def _command(limit: int, hub: Hub) -> subprocess.CompletedProcess[str]:
-    """The command, whose files may not be larger than the limit."""
-    script = "from catalogger.cli.main import main; main()"
+def test_interrupted_and_run_again(one: Catalog, hub: Hub, wide: Path) -> None:
+    """Ctrl-C when the fourth file is asked for: two were sent by then, as there is room for two more."""
+    hub.add(REPO, wide)
+    running: list[subprocess.Popen[str]] = []
+    hub.on_request = _at_piece(4, lambda: running[0].send_signal(signal.SIGINT))
+    stopped = _command(1 << 30, hub, running)
+    assert (stopped.returncode, "Run the same command again" in stopped.stderr) == (130, True), stopped.stderr
+    assert [v.status for v in one.versions()] == ["PENDING_REGISTRATION"]
+    hub.on_request, before = None, _fetched(hub)
+    again = _command(1 << 30, hub)
+    (held,) = one.versions()
+    assert (again.returncode, held.status, held.number) == (0, "READY", "1"), again.stderr
+    assert _right(wide).items() <= _shards(one, held).items()
+    assert _fetched(hub) - before < sum(_sizes(wide)), "what was sent is not fetched again"
+    assert not list(_cache().glob("streamed/*"))
+
+
+def _command(
+    limit: int, hub: Hub, running: list[subprocess.Popen[str]] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command as in a terminal, whose files may not be larger than the limit; `running` gets its process."""
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    script += "from catalogger.cli.main import main; main()"
     options = [
         "--recipe",
         "llama-chat",
@@ -370,13 +391,19 @@ def _command(limit: int, hub: Hub) -> subprocess.CompletedProcess[str]:
         "-o",
         "json",
     ]
-    return subprocess.run(
-        [sys.executable, "-c", script, *options, "--stream"],
-        capture_output=True,
+    command, pipe = [sys.executable, "-c", script, *options, "--stream"], subprocess.PIPE
+    with subprocess.Popen(
+        command,
+        stdout=pipe,
+        stderr=pipe,
         text=True,
         env={**os.environ, "HF_ENDPOINT": hub.url},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    ) as process:
+        if running is not None:
+            running.append(process)
+        out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def test_a_plan_needs_two_files_of_room(one: Catalog, hub: Hub, tmp_path: Path) -> None:
