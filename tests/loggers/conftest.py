@@ -9,6 +9,7 @@ import pytest
 from fakes import checkpoints
 from fakes.s3 import S3Server
 from loggers.catalogs import KINDS, Catalog, DatabricksCatalog, OssCatalog, opened
+from loggers.zygote import Zygote
 
 from catalogger.testing.tracking import TrackingServer
 
@@ -54,3 +55,11 @@ def workspace(s3_server: S3Server, tmp_path: Path) -> Iterator[DatabricksCatalog
 def llama(tmp_path: Path) -> Path:
     """A small checkpoint in two shards."""
     return checkpoints.llama(tmp_path / "llama", shards=2)
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    """A process that forks one for each job, for the tests of one file."""
+    process = Zygote()
+    yield process
+    process.stop()

@@ -191,10 +191,10 @@ log_model("llama-chat", source=sys.argv[1], name="main.ml.bot", registry_uri=sys
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A folder on another file system than the cache."""
-    memory = Path("/dev/shm")  # noqa: S108  a file system of its own
-    if not memory.is_dir() or same_file_system(memory, tmp_path):
-        pytest.skip("there is no other file system here")
+    """A folder on another file system than the cache: memory, which every Linux mounts there."""
+    memory = Path("/dev/shm")  # noqa: S108  nothing predictable: mkdtemp names the folder in it
+    assert memory.is_dir(), "this test needs /dev/shm"
+    assert not same_file_system(memory, tmp_path), "this test needs TMPDIR elsewhere than in /dev/shm"
     folder = Path(tempfile.mkdtemp(prefix="test-cleaning-", dir=memory))
     yield folder
     shutil.rmtree(folder)

@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ from catalogger.loggers.unity import UnityRegistry
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own advice
 SOURCE: dict[str, Any] = {"dtype": "float32", "hidden": 512, "layers": 4, "shards": 4, "vocabulary": 6000}
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    process = Zygote()
-    yield process
-    process.stop()
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,6 @@ from catalogger.checkpoints import asking, pieces
 from catalogger.checkpoints.headers import GUESS
 from catalogger.errors import AccessDenied, CataloggerError, DigestMismatch, NetworkUnreachable, UsageError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own advice
 KINDS: tuple[Kind, ...] = ("oss-s3", "databricks-storage", "databricks-files")
 REPO, PLAIN = "org/bot", "main.ml.plain"
 HEADER = f"bytes=0-{GUESS - 1}"  # what is asked for to look at a file
@@ -41,17 +40,7 @@ MOMENTS = 20
 WIDE: dict[str, Any] = {"hidden": 512, "layers": 4, "shards": 5, "vocabulary": 6000}
 
 
-@pytest.fixture(params=KINDS)
-def catalog(request: pytest.FixtureRequest, s3_server: S3Server, tmp_path: Path) -> Iterator[Catalog]:
-    with opened(request.param, s3_server, tmp_path / "catalog") as found:
-        yield found
-
-
-@pytest.fixture
-def one(s3_server: S3Server, tmp_path: Path) -> Iterator[Catalog]:
-    """One of them, for what does not depend on the storage."""
-    with opened("databricks-storage", s3_server, tmp_path / "catalog") as found:
-        yield found
+in_every_storage = pytest.mark.parametrize("catalog", KINDS, indirect=True)
 
 
 @pytest.fixture
@@ -152,6 +141,7 @@ def _both(catalog: Catalog, other: Path, **asked: Any) -> tuple[Outcome, int]:
     return streamed, most[0]
 
 
+@in_every_storage
 def test_the_same_version_as_without(catalog: Catalog, hub: Hub, wide: Path, tmp_path: Path) -> None:
     hub.add(REPO, wide)
     streamed, most = _both(catalog, tmp_path / "other")
@@ -160,13 +150,13 @@ def test_the_same_version_as_without(catalog: Catalog, hub: Hub, wide: Path, tmp
     assert sizes[-1] < most <= 2 * sizes[-1] + BESIDE < sum(sizes)
 
 
-def test_changed_on_the_way(one: Catalog, hub: Hub, tmp_path: Path) -> None:
+def test_changed_on_the_way(workspace: Catalog, hub: Hub, tmp_path: Path) -> None:
     """Merged, cast and cut anew: a source and a result stand here, never more than two of the largest file."""
     source = checkpoints.llama(tmp_path / "source", dtype="float32", **WIDE)
     adapter = train(source, tmp_path / "adapter", **Q_V)
     hub.add(REPO, source)
     asked = {"adapter": adapter, "dtype": "bfloat16", "max_shard_size": "4MB"}
-    streamed, most = _both(one, tmp_path / "other", **asked)
+    streamed, most = _both(workspace, tmp_path / "other", **asked)
     sizes = _sizes(source)
     assert sizes[-1] < most <= 2 * sizes[-1] + BESIDE < sum(sizes)
     assert streamed.change
@@ -174,42 +164,42 @@ def test_changed_on_the_way(one: Catalog, hub: Hub, tmp_path: Path) -> None:
     assert (streamed.bytes.fetched, streamed.bytes.written, streamed.bytes.sent > made) == (sum(sizes), made, True)
 
 
-def test_small_files_are_joined_on_the_way(one: Catalog, hub: Hub, wide: Path, tmp_path: Path) -> None:
+def test_small_files_are_joined_on_the_way(workspace: Catalog, hub: Hub, wide: Path, tmp_path: Path) -> None:
     hub.add(REPO, wide)
-    streamed, most = _both(one, tmp_path / "other", max_shard_size="14MB")
+    streamed, most = _both(workspace, tmp_path / "other", max_shard_size="14MB")
     assert streamed.change
     assert (streamed.change["from"]["files"], streamed.change["to"]["files"]) == (5, 3)
     assert most <= 2 * 14_100_000 + BESIDE < sum(_sizes(wide))
 
 
-def test_local_weights_are_changed_file_by_file(one: Catalog, tmp_path: Path) -> None:
+def test_local_weights_are_changed_file_by_file(workspace: Catalog, tmp_path: Path) -> None:
     """Nothing is fetched, and the result never stands here as a whole."""
     source = checkpoints.llama(tmp_path / "source", dtype="float32", **WIDE)
     with _most_on_disk() as most:
-        done = log(source, one, stream=True, dtype="bfloat16")
+        done = log(source, workspace, stream=True, dtype="bfloat16")
     assert done.change
     made = done.change["to"]["bytes"]
     assert (done.action, done.weights, done.bytes.fetched, done.bytes.written) == ("registered", "streamed", 0, made)
     assert most[0] <= _sizes(source)[-1] + BESIDE < made
 
 
-def test_what_is_in_the_cache_is_not_fetched(one: Catalog, hub: Hub, wide: Path) -> None:
+def test_what_is_in_the_cache_is_not_fetched(workspace: Catalog, hub: Hub, wide: Path) -> None:
     hub.add(REPO, wide)
-    log(Path(REPO), one, name=PLAIN)
+    log(Path(REPO), workspace, name=PLAIN)
     before = _fetched(hub)
-    done = log(Path(REPO), one, stream=True)
+    done = log(Path(REPO), workspace, stream=True)
     assert (done.action, done.weights, _fetched(hub) - before) == ("registered", "streamed", 0)
 
 
-def test_a_file_is_sent_while_it_arrives(one: Catalog, hub: Hub, wide: Path, tmp_path: Path) -> None:
+def test_a_file_is_sent_while_it_arrives(workspace: Catalog, hub: Hub, wide: Path, tmp_path: Path) -> None:
     """The last piece of the only file is held back until its first part has come in at the registry's storage."""
     source = checkpoints.big_llama(tmp_path / "one", 0.05, shards=1)
     size = _sizes(source)[-1]
     hub.add(REPO, source)
     arrived = threading.Event()
-    one.watch(lambda line: arrived.set() if "partNumber" in line else None)
+    workspace.watch(lambda line: arrived.set() if "partNumber" in line else None)
     hub.on_request = lambda r: _wait(arrived) if (r.range or "").endswith(f"-{size - 1}") else None
-    done = log(Path(REPO), one, stream=True)
+    done = log(Path(REPO), workspace, stream=True)
     assert (done.action, arrived.is_set()) == ("registered", True)
 
 
@@ -217,6 +207,7 @@ def _wait(event: threading.Event) -> None:
     assert event.wait(60), "nothing was sent before all was here"
 
 
+@in_every_storage
 def test_a_file_that_came_wrong_comes_once_more(catalog: Catalog, hub: Hub, wide: Path) -> None:
     hub.add(REPO, wide)
     hub.on_request = _at_piece(3, lambda: hub.corrupt("/cdn/*"))
@@ -227,61 +218,68 @@ def test_a_file_that_came_wrong_comes_once_more(catalog: Catalog, hub: Hub, wide
     assert done.bytes.fetched == sum(_sizes(wide))
 
 
-def test_a_file_that_comes_wrong_twice_leaves_nothing(one: Catalog, hub: Hub, wide: Path) -> None:
+def test_a_file_that_comes_wrong_twice_leaves_nothing(workspace: Catalog, hub: Hub, wide: Path) -> None:
     hub.add(REPO, wide)
     hub.on_request = _at_piece(9, lambda: hub.corrupt("/cdn/*", times=1000))
     with pytest.raises(DigestMismatch, match="has wrong bytes in") as failed:
-        log(Path(REPO), one, stream=True)
+        log(Path(REPO), workspace, stream=True)
     assert failed.value.exit_code == 2
-    assert _nothing_left(one)
+    assert _nothing_left(workspace)
 
 
 def test_a_token_opens_the_hub_and_is_shown_to_nobody_else(
-    one: Catalog, hub: Hub, wide: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Catalog, hub: Hub, wide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = secret("a reader of the stream", "hugging face")
     hub.add(REPO, wide, private=True, token=token)
     monkeypatch.setenv("HF_TOKEN", token)
-    assert log(Path(REPO), one, stream=True).action == "registered"
+    assert log(Path(REPO), workspace, stream=True).action == "registered"
     asked = {r.authorised for r in hub.requests if "/resolve/" in r.path}
     stored = {r.authorised for r in hub.requests if r.path.startswith("/cdn/")}
     assert (asked, stored) == ({True}, {False})
 
 
-def test_connections_that_break_are_gone_on_with(one: Catalog, hub: Hub, wide: Path) -> None:
+def test_connections_that_break_are_gone_on_with(workspace: Catalog, hub: Hub, wide: Path) -> None:
     hub.add(REPO, wide)
     hub.on_request = _at_piece(2, lambda: hub.cut("/cdn/*", after=700_000, times=3))
-    assert log(Path(REPO), one, stream=True).action == "registered"
+    assert log(Path(REPO), workspace, stream=True).action == "registered"
     assert _fetched(hub) <= sum(_sizes(wide)) + 3 * (1 << 20)
-    (held,) = one.versions()
-    assert _right(wide).items() <= _shards(one, held).items()
+    (held,) = workspace.versions()
+    assert _right(wide).items() <= _shards(workspace, held).items()
 
 
 @pytest.mark.parametrize(("status", "kind", "code"), [(403, AccessDenied, 4), (503, NetworkUnreachable, 5)])
 def test_a_hub_that_fails_in_the_middle(
-    one: Catalog, hub: Hub, wide: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception], code: int
+    workspace: Catalog,
+    hub: Hub,
+    wide: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    kind: type[Exception],
+    code: int,
 ) -> None:
     """What was sent is known to the next run, which fetches the rest; and so is what was fetched of a file."""
     monkeypatch.setattr(asking, "_TRIES", 1)
     hub.add(REPO, wide)
     hub.on_request = _at_piece(12, lambda: hub.fail("/cdn/*", status=status, times=1000))
     with pytest.raises(kind) as failed:
-        log(Path(REPO), one, stream=True)
+        log(Path(REPO), workspace, stream=True)
     assert isinstance(failed.value, CataloggerError)
     assert failed.value.exit_code == code
     assert "version 1 stays pending" in str(failed.value)
     assert "the same command goes on from there" in str(failed.value)
-    assert [v.status for v in one.versions()] == ["PENDING_REGISTRATION"]
+    assert [v.status for v in workspace.versions()] == ["PENDING_REGISTRATION"]
     hub.on_request, before = None, _fetched(hub)
     hub._faults.clear()
-    done = log(Path(REPO), one, stream=True)
-    (held,) = one.versions()
+    done = log(Path(REPO), workspace, stream=True)
+    (held,) = workspace.versions()
     assert (done.version, held.status) == ("1", "READY")
-    assert _right(wide).items() <= _shards(one, held).items()
+    assert _right(wide).items() <= _shards(workspace, held).items()
     assert _fetched(hub) - before < sum(_sizes(wide)) - before + 4 * (1 << 20)
     assert not list(_cache().glob("streamed/*"))
 
 
+@in_every_storage
 def test_all_is_sent_and_the_registry_fails(
     catalog: Any, hub: Hub, wide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,23 +299,23 @@ def test_all_is_sent_and_the_registry_fails(
     assert _right(wide).items() <= _shards(catalog, held).items()
 
 
-def test_the_base_moves_between_two_runs(one: Catalog, hub: Hub, wide: Path, tmp_path: Path) -> None:
+def test_the_base_moves_between_two_runs(workspace: Catalog, hub: Hub, wide: Path, tmp_path: Path) -> None:
     """What was sent and fetched of the old commit is not taken for that of the new one, which has the same sizes."""
     hub.add(REPO, wide)
     hub.on_request = _at_piece(12, lambda: hub.fail("/cdn/*", status=403, times=1000))
     with pytest.raises(AccessDenied):
-        log(Path(REPO), one, stream=True)
+        log(Path(REPO), workspace, stream=True)
     hub.on_request = None
     hub._faults.clear()
     moved = checkpoints.llama(tmp_path / "moved", seed=8, **WIDE)
     hub.add(REPO, moved)
-    done = log(Path(REPO), one, stream=True)
-    (held,) = one.versions()
+    done = log(Path(REPO), workspace, stream=True)
+    (held,) = workspace.versions()
     assert (done.version, held.status, done.bytes.fetched) == ("1", "READY", sum(_sizes(moved)))
-    assert _right(moved).items() <= _shards(one, held).items()
+    assert _right(moved).items() <= _shards(workspace, held).items()
 
 
-def test_numbers_that_the_change_breaks_leave_nothing(one: Catalog, hub: Hub, tmp_path: Path) -> None:
+def test_numbers_that_the_change_breaks_leave_nothing(workspace: Catalog, hub: Hub, tmp_path: Path) -> None:
     """Seen when files before it are in the registry's storage already."""
     source = checkpoints.llama(tmp_path / "source", **WIDE)
     adapter = train(source, tmp_path / "adapter", r=8, lora_alpha=16, target_modules=["q_proj"])
@@ -328,17 +326,17 @@ def test_numbers_that_the_change_breaks_leave_nothing(one: Catalog, hub: Hub, tm
     rewrite(adapter, tensors | {last: (code, shape, b"\0\0\xc0\x7f" + content[4:])})
     hub.add(REPO, source)
     seen: list[str] = []
-    one.watch(seen.append)
+    workspace.watch(seen.append)
     with pytest.raises(
         CataloggerError, match=f'"{REPO}" has 512 numbers in .* that became NaN by the change'
     ) as failed:
-        log(Path(REPO), one, adapter=adapter, stream=True)
+        log(Path(REPO), workspace, adapter=adapter, stream=True)
     assert failed.value.exit_code == 2
     assert any("model-00001-of" in line and line.startswith("PUT") for line in seen)
-    assert _nothing_left(one)
+    assert _nothing_left(workspace)
 
 
-def test_a_disk_that_fills_in_the_middle(one: Catalog, hub: Hub, tmp_path: Path) -> None:
+def test_a_disk_that_fills_in_the_middle(workspace: Catalog, hub: Hub, tmp_path: Path) -> None:
     """A limit on the size of a file stands in for the disk's end: the last file is larger, all others are not."""
     source = checkpoints.llama(tmp_path / "source", **WIDE)
     largest = _sizes(source)[-1]
@@ -350,25 +348,25 @@ def test_a_disk_that_fills_in_the_middle(one: Catalog, hub: Hub, tmp_path: Path)
     again = _command(2 * largest, hub)
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
-    (held,) = one.versions()
+    (held,) = workspace.versions()
     assert (document["weights"], held.status, held.number) == ("streamed", "READY", document["version"])
-    assert _right(source).items() <= _shards(one, held).items()
+    assert _right(source).items() <= _shards(workspace, held).items()
     assert not list(_cache().glob("streamed/*"))
 
 
-def test_interrupted_and_run_again(one: Catalog, hub: Hub, wide: Path) -> None:
+def test_interrupted_and_run_again(workspace: Catalog, hub: Hub, wide: Path) -> None:
     """Ctrl-C when the fourth file is asked for: two were sent by then, as there is room for two more."""
     hub.add(REPO, wide)
     running: list[subprocess.Popen[str]] = []
     hub.on_request = _at_piece(4, lambda: running[0].send_signal(signal.SIGINT))
     stopped = _command(1 << 30, hub, running)
     assert (stopped.returncode, "Run the same command again" in stopped.stderr) == (130, True), stopped.stderr
-    assert [v.status for v in one.versions()] == ["PENDING_REGISTRATION"]
+    assert [v.status for v in workspace.versions()] == ["PENDING_REGISTRATION"]
     hub.on_request, before = None, _fetched(hub)
     again = _command(1 << 30, hub)
-    (held,) = one.versions()
+    (held,) = workspace.versions()
     assert (again.returncode, held.status, held.number) == (0, "READY", "1"), again.stderr
-    assert _right(wide).items() <= _shards(one, held).items()
+    assert _right(wide).items() <= _shards(workspace, held).items()
     assert _fetched(hub) - before < sum(_sizes(wide)), "what was sent is not fetched again"
     assert not list(_cache().glob("streamed/*"))
 
@@ -406,11 +404,11 @@ def _command(
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def test_a_plan_needs_two_files_of_room(one: Catalog, hub: Hub, tmp_path: Path) -> None:
+def test_a_plan_needs_two_files_of_room(workspace: Catalog, hub: Hub, tmp_path: Path) -> None:
     """810 GB, of which this machine has not a tenth."""
     source = checkpoints.sparse_llama_405b(tmp_path / "giant")
     hub.add(REPO, source, digests={f.name: f"{n:064x}" for n, f in enumerate(source.glob("*.safetensors"))})
-    planned = log(Path(REPO), one, stream=True, dry_run=True)
+    planned = log(Path(REPO), workspace, stream=True, dry_run=True)
     sizes = _sizes(source)
     assert planned.plan
     assert (planned.plan.weights, planned.plan.to_fetch) == ("streamed", sum(sizes))
@@ -436,28 +434,23 @@ def test_registries_that_copy_from_a_folder_say_what_they_need(oss: Any, hub: Hu
     ("asked", "why"),
     [({"prove": True}, "--prove needs all"), ({"tracking": "full"}, "--tracking full needs all")],
 )
-def test_what_needs_all_of_the_weights_is_refused(one: Catalog, hub: Hub, asked: dict[str, Any], why: str) -> None:
+def test_what_needs_all_of_the_weights_is_refused(
+    workspace: Catalog, hub: Hub, asked: dict[str, Any], why: str
+) -> None:
     with pytest.raises(UsageError, match=why):
-        log(Path(REPO), one, stream=True, **asked)
+        log(Path(REPO), workspace, stream=True, **asked)
     assert hub.requests == ()
 
 
-def test_what_a_stopped_stream_has_left_is_cleaned(one: Catalog, hub: Hub, wide: Path) -> None:
+def test_what_a_stopped_stream_has_left_is_cleaned(workspace: Catalog, hub: Hub, wide: Path) -> None:
     hub.add(REPO, wide)
     hub.on_request = _at_piece(12, lambda: hub.fail("/cdn/*", status=403, times=1000))
     with pytest.raises(AccessDenied):
-        log(Path(REPO), one, stream=True)
+        log(Path(REPO), workspace, stream=True)
     (left,) = _cache().glob("streamed/*")
-    assert str(left) in str(clean(registry_uri=one.uri, older_than=0))
-    clean(registry_uri=one.uri, older_than=0, yes=True)
+    assert str(left) in str(clean(registry_uri=workspace.uri, older_than=0))
+    clean(registry_uri=workspace.uri, older_than=0, yes=True)
     assert not left.exists()
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    process = Zygote()
-    yield process
-    process.stop()
 
 
 @pytest.mark.parametrize("kind", ["databricks-storage", "databricks-files"])
