@@ -22,7 +22,7 @@ from catalogger.checkpoints.changing.change import Change
 from catalogger.checkpoints.changing.writing import Written, write_weights
 from catalogger.checkpoints.facts import Ingredient, Made
 from catalogger.checkpoints.headers import read_shard
-from catalogger.errors import CataloggerError, CheckpointError, NotEnoughRoom, human
+from catalogger.errors import CataloggerError, CheckpointError, NotEnoughRoom, UsageError, human
 from catalogger.files.digests import DigestMemory, cache_folder, identity
 from catalogger.files.place import existing, same_file_system
 from catalogger.files.temporary import WORK, findable, kept, temporary
@@ -199,6 +199,11 @@ def going_on(folder: Path, stays: str, is_worth_it: Callable[[], bool]) -> Itera
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def unknown_yet(asked: str, fix: str) -> UsageError:
+    """Pickled weights of the Hub, where they are not to be fetched."""
+    return UsageError(f'What the pickled weights of "{asked}" hold is known only when all of them are here.', fix)
+
+
 def planned(change: Change) -> Checkpoint:
     """The checkpoint that the change makes, as far as the plan says it: all but the weights' content."""
     source, plan = change.source, change.plan
@@ -247,7 +252,7 @@ def _folder(stores: Stores, name: str, root: str | None) -> Path:
     """Where to make the weights: in the cache, or beside where they will stand, where they could not be linked there
     from the cache.
     """
-    job = hashlib.sha256(f"{stores.registry_uri} {name}".encode()).hexdigest()[:16]
+    job = stores.folder_of(name)
     target = artifacts_to_be(stores) if stores.kind == "mlflow" else local_folder(root) if root else None
     if target is None or same_file_system(cache_folder(), target):
         return cache_folder() / CHANGED / job

@@ -11,9 +11,9 @@ from typing import Any
 from catalogger.checkpoints import Checkpoint, LoggedModel
 from catalogger.checkpoints.changing.change import Change, Wish, open_change
 from catalogger.checkpoints.normalizing.normalizing import normalized
-from catalogger.errors import CataloggerError, NameInvalid, ProofFailed, UsageError
+from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
 from catalogger.lines import as_block
-from catalogger.loggers.changing import Making, planned
+from catalogger.loggers.changing import Making, planned, unknown_yet
 from catalogger.loggers.glance import newest_tags
 from catalogger.loggers.located import located
 from catalogger.loggers.mlflow_registry import MlflowRegistry
@@ -161,10 +161,7 @@ def _opened(asked: str, wish: Wish, progress: Progress, *, allow_pickle: bool) -
     if wish.empty and change.adapter is None:
         return change.source, None
     if not change.is_known:
-        raise UsageError(
-            f'What the pickled weights of "{asked}" hold is known only when all of them are here.',
-            "Fetch the repository, and give its folder as the source.",
-        )
+        raise unknown_yet(asked, "Fetch the repository, and give its folder as the source.")
     checkpoint = planned(change)
     for sentence in change.plan.said:
         progress.say(sentence)

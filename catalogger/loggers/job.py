@@ -19,7 +19,7 @@ from catalogger.errors import UsageError, human
 from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
 from catalogger.files.temporary import temporary
-from catalogger.loggers.changing import Making, planned
+from catalogger.loggers.changing import Making, planned, unknown_yet
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.registries import Upload, look
@@ -141,10 +141,7 @@ def _opened(
         yield change.source, None
         return
     if not change.is_known and request.stream:
-        raise UsageError(
-            f'What the pickled weights of "{asked}" hold is known only when all of them are here.',
-            "Leave --stream out.",
-        )
+        raise unknown_yet(asked, "Leave --stream out.")
     if not change.is_known:
         request.progress.say(f"Fetching {human(change.source.weight_bytes)}, as pickled files are known only when here")
         change = change.of(fetch(change.source, request.memory))
@@ -176,8 +173,8 @@ def _checked(request: Request, checkpoint: Checkpoint, change: Change | None, *,
 
 def _require_streamable(request: Request) -> None:
     """Raises UsageError for what takes all weights on this machine."""
-    all_here = {"--prove": request.prove, "--tracking full": request.tracking == "full"}
-    for option in (option for option, given in all_here.items() if given and request.stream):
+    option = "--prove" if request.prove else "--tracking full" if request.tracking == "full" else None
+    if request.stream and option:
         raise UsageError(
             f"{option} needs all of the weights here, and --stream does without.", "Leave one of both out."
         )

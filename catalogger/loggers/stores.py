@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -54,6 +55,10 @@ class Stores:
     def file(self) -> Path | None:
         """The database file of an SQLite tracking store."""
         return sqlite_file(self.tracking_uri)
+
+    def folder_of(self, name: str) -> str:
+        """The name of a folder of the cache for work on this model of this registry, the same in every run."""
+        return hashlib.sha256(f"{self.registry_uri} {name}".encode()).hexdigest()[:16]
 
     @property
     def exist(self) -> bool:

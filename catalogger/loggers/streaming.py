@@ -57,26 +57,26 @@ class Stream:
     def __init__(self, checkpoint: Checkpoint, making: Making | None, stores: Stores, name: str) -> None:
         source = making.change.source if making else checkpoint
         root = source.root or Path(source.origin.location)
-        job = hashlib.sha256(f"{stores.registry_uri} {name}".encode()).hexdigest()[:16]
-        self.folder = cache_folder() / STREAMED / job
+        self.folder = cache_folder() / STREAMED / stores.folder_of(name)
         self.digests = dict[str, str]()
         self.fetched = self.taken_up = 0
         self._origin, self._making = source.origin, making
         self._held = ExitStack()
         self._files = {root / s.file.path: s.file for s in source.shards} if source.root is None else {}
         self._here = {path: there for path, file in self._files.items() if (there := cached(source.origin, file))}
+        self._remote = {path: file.size for path, file in self._files.items() if path not in self._here}
         self._order = {path: n for n, path in enumerate(self._files)}
         self._passing = _changed(making, self._order) if making else _unchanged(checkpoint, root)
 
     @property
     def needed(self) -> int:
         """Bytes that stand on this disk at most."""
-        return most_at_once([(p.size, p.sources) for p in self._passing], self._remote(), changed=bool(self._making))
+        return most_at_once([(p.size, p.sources) for p in self._passing], self._remote, changed=bool(self._making))
 
     @property
     def to_fetch(self) -> int:
         """Bytes that are not on this machine."""
-        return sum(self._remote().values())
+        return sum(self._remote.values())
 
     @property
     def to_write(self) -> int:
@@ -130,7 +130,7 @@ class Stream:
         for name in ("fetched", "made", "sent"):
             (self.folder / WORK / name).mkdir(parents=True, exist_ok=True)
         missing = [p for p in self._passing if not self._was_sent(p, location, there)]
-        wanted = {self._target(path).name for p in missing for path in p.sources if path in self._remote()}
+        wanted = {self._target(path).name for p in missing for path in p.sources if path in self._remote}
         for file in (self.folder / WORK / "fetched").iterdir():
             if file.name.removesuffix(".at") not in wanted:
                 file.unlink()
@@ -225,7 +225,7 @@ class Stream:
 
     def _hold(self, path: Path) -> None:
         """Have a file of the plan on this disk, whole and verified."""
-        if path not in self._remote() or self._room.holds(path):
+        if path not in self._remote or self._room.holds(path):
             return
         self._room.take(self._files[path].size, path)
         try:
@@ -241,7 +241,7 @@ class Stream:
         return sha256
 
     def _let_go(self, path: Path) -> None:
-        if path in self._remote():
+        if path in self._remote:
             forget(self._target(path))
             self._room.give(self._files[path].size, path)
 
@@ -269,10 +269,6 @@ class Stream:
 
     def _note(self, passing: Passing) -> Path:
         return self.folder / WORK / "sent" / f"{self._passing.index(passing)}.json"
-
-    def _remote(self) -> dict[Path, int]:
-        """Sizes of the files that have to be fetched."""
-        return {path: file.size for path, file in self._files.items() if path not in self._here}
 
 
 def not_streamed(stores: Stores, root: str | None, plan: Plan) -> NotStreamed:

@@ -172,9 +172,8 @@ class UnityRegistry:
             raise NotStreamed(f'keeps its files on this machine, in "{row.location}"', needs)
         storage = self.surface.storage(name, row, write=True)
         there = storage.listing()
-        self._require_room(
-            name, row, storage, sum(size for path, size in offer.sizes().items() if there.get(path) != size)
-        )
+        missing = [size for path, size in offer.sizes().items() if there.get(path) != size]
+        self._require_room(name, row, storage, sum(missing))
         sent = offer.send(storage, row.location, there, tick)
         if extra := set(there) - offer.sizes().keys() - {MANIFEST}:
             storage.remove(sorted(extra))

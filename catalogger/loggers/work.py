@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -160,8 +159,7 @@ class Work:
                 self._package = folder / "model"
                 yield
             return
-        job = f"{self.request.stores.registry_uri} {self.request.name}"
-        with marked(cache_folder() / "packages" / hashlib.sha256(job.encode()).hexdigest()[:16]) as folder:
+        with marked(cache_folder() / "packages" / self.request.stores.folder_of(self.request.name)) as folder:
             self._package = folder / "model"
             yield
 
@@ -262,9 +260,8 @@ class Work:
         self._moved += read
         through = f", at most {human(self._stream.needed)} of it here at once" if self._stream else ""
         request.progress.say(f"Registering {request.name}: {human(size)} to {registry.surface.words}{through}")
-        before = {}
-        if not self._stream:
-            before = {i.path: source_path(self.checkpoint, i).stat() for i in self.layout.weights}
+        here = () if self._stream else self.layout.weights
+        before = {i.path: source_path(self.checkpoint, i).stat() for i in here}
         with request.progress.bar("files", size) as tick:
             done = registry.register(request.name, logged, self._offer(), tick)
         self.layout = self._with_sent(done.sent.digests)
