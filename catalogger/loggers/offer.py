@@ -33,19 +33,18 @@ class Offer:
 
     def files(self) -> list[Sending]:
         """Every file, small ones first: what is refused is refused early."""
-        small = [f for f in sorted(self.folder.rglob("*")) if f.is_file()]
-        return [self._small(f) for f in small] + list(self.weights)
+        return [*self._small(), *self.weights]
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file, by its path."""
-        return {f.path: f.size for f in self.files()}
+        """Bytes of every file, by its path; none is read for it."""
+        small = {self._path(file): file.stat().st_size for file in self._beside()}
+        return small | {f.path: f.size for f in self.weights}
 
     def send(self, storage: Storage, location: str, there: Mapping[str, int], tick: Tick) -> Sent:
         """Bring every file but the manifest to the storage at the location, which has files of these sizes."""
         if self.stream is None:
             return storage.send(self.files(), tick)
-        weights = {f.path for f in self.weights}
-        sent = storage.send([f for f in self.files() if f.path not in weights], tick)
+        sent = storage.send(self._small(), tick)
         with closing(self.stream(location, there)) as coming:
             for file in coming:
                 with suppress(DigestMismatch):  # it comes once more, or the stream ends with this
@@ -56,10 +55,19 @@ class Offer:
         """Send the manifest, which names every digest; the offer with the mark that this makes known."""
         mark, manifest = self.seal(digests)
         write_manifest(self.folder, manifest)
-        sent = storage.send([self._small(self.folder / MANIFEST)], lambda _: None)
+        sent = storage.send([self._sending(self.folder / MANIFEST)], lambda _: None)
         return sent, replace(self, mark=mark)
 
-    def _small(self, file: Path) -> Sending:
+    def _beside(self) -> list[Path]:
+        """Every file but the weights."""
+        return [file for file in sorted(self.folder.rglob("*")) if file.is_file()]
+
+    def _small(self) -> list[Sending]:
+        return [self._sending(file) for file in self._beside()]
+
+    def _sending(self, file: Path) -> Sending:
         content = file.read_bytes()
-        path = file.relative_to(self.folder).as_posix()
-        return Sending(path, file, len(content), hashlib.sha256(content).hexdigest())
+        return Sending(self._path(file), file, len(content), hashlib.sha256(content).hexdigest())
+
+    def _path(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()

@@ -20,6 +20,7 @@ from catalogger.checkpoints.changing.drafting import Draft
 from catalogger.checkpoints.changing.floats import Counts
 from catalogger.checkpoints.changing.outputs import Output
 from catalogger.checkpoints.changing.plan import PlannedShard
+from catalogger.checkpoints.changing.writing import Written
 from catalogger.checkpoints.hub import cached
 from catalogger.checkpoints.pieces import bring, fetched, forget
 from catalogger.errors import DigestMismatch, NotStreamed, human, masked
@@ -28,7 +29,7 @@ from catalogger.files.digests import cache_folder, identity
 from catalogger.files.temporary import WORK, kept, temporary
 from catalogger.loggers.changing import Making, going_on
 from catalogger.loggers.layout import MODEL
-from catalogger.loggers.outcome import Plan
+from catalogger.loggers.outcome import Moved, Plan
 from catalogger.loggers.room import Room, most_at_once
 from catalogger.loggers.stores import Stores
 from catalogger.remote.storage import Sending
@@ -50,16 +51,16 @@ class Passing:
 class Stream:
     """The weight files of one job.
 
-    `digests` of the files by their path in the checkpoint, `fetched` in bytes, `taken_up` counts files that an earlier
-    run had sent.
+    `written` has the digests of the files by their path in the checkpoint, and counts in `taken_up` those that an
+    earlier run had sent; `fetched` is in bytes.
     """
 
     def __init__(self, checkpoint: Checkpoint, making: Making | None, stores: Stores, name: str) -> None:
         source = making.change.source if making else checkpoint
         root = source.root or Path(source.origin.location)
         self.folder = cache_folder() / STREAMED / stores.folder_of(name)
-        self.digests = dict[str, str]()
-        self.fetched = self.taken_up = 0
+        self.written = making.written if making else Written()
+        self.fetched = 0
         self._origin, self._making = source.origin, making
         self._held = ExitStack()
         self._files = {root / s.file.path: s.file for s in source.shards} if source.root is None else {}
@@ -83,9 +84,15 @@ class Stream:
         """Bytes of changed weights that are written here, each for a while."""
         return sum(p.size for p in self._passing if p.planned)
 
+    @property
+    def moved(self) -> Moved:
+        """Bytes that were moved beside those that the storage counts."""
+        return Moved(fetched=self.fetched, read=self.written.read, written=self.written.written)
+
     def notes(self) -> tuple[str, ...]:
         """What should be told of it when it is done, beside what a change tells."""
-        return (f"{self.taken_up} files of an earlier run were taken up",) if self.taken_up and not self._making else ()
+        taken_up = 0 if self._making else self.written.taken_up
+        return (f"{taken_up} files of an earlier run were taken up",) if taken_up else ()
 
     @contextmanager
     def standing(self, *, alone: bool) -> Iterator[None]:
@@ -118,7 +125,6 @@ class Stream:
                 if not (sending.arriving and sending.arriving.failed):
                     self._sent(location, passing)
             if self._making:
-                self._making.written.taken_up = self.taken_up
                 self._making.require_unchanged()
         finally:
             self._stop.set()
@@ -146,14 +152,14 @@ class Stream:
             if (said["location"], said["made_of"]) != (location, self._made_of(passing)):
                 return False
             self._tell(passing, str(said["sha256"]), {n: Counts(**c) for n, c in said["counts"].items()})
-            self.taken_up += 1
+            self.written.taken_up += 1
             return True
         return False
 
     def _sent(self, location: str, passing: Passing) -> None:
         """It is in the registry: note it, and make room for the next one."""
-        if sha256 := self.digests.get(passing.path):  # else it is not known but by the storage
-            counts = self._making.written.counts if self._making else {}
+        if sha256 := self.written.digests.get(passing.path):  # else it is not known but by the storage
+            counts = self.written.counts
             own = {n: vars(counts[n]) for n in (o.name for o in _outputs(passing)) if n in counts}
             note = {"location": location, "made_of": self._made_of(passing), "sha256": sha256, "counts": own}
             self._note(passing).write_text(json.dumps(note))
@@ -166,10 +172,10 @@ class Stream:
     def _feed(self, missing: Sequence[Passing], ready: Queue[tuple[Passing, Sending] | BaseException | None]) -> None:
         """Runs ahead of the sending as far as there is room."""
         try:
-            for n, passing in enumerate(missing):
+            last = {path: passing for passing in missing for path in passing.sources}
+            for passing in missing:
                 if passing.planned:
-                    later = {path for other in missing[n + 1 :] for path in other.sources}
-                    sha256 = self._made(passing, passing.planned, later)
+                    sha256 = self._made(passing, passing.planned, last)
                     made = Sending(f"{MODEL}/{passing.path}", self._made_at(passing), passing.size, sha256)
                     ready.put((passing, made))
                 else:
@@ -200,28 +206,25 @@ class Stream:
                 if last or not isinstance(failure, DigestMismatch):
                     raise
 
-    def _made(self, passing: Passing, planned: PlannedShard, later: set[Path]) -> str:
-        """Write a changed file; its SHA-256.  A source is let go of where no later file needs it."""
+    def _made(self, passing: Passing, planned: PlannedShard, last: Mapping[Path, Passing]) -> str:
+        """Write a changed file; its SHA-256.  A source is let go of where this is the `last` file that needs it."""
         self._hold(passing.sources[0])
         self._room.take(passing.size)
         with Draft(planned, self._made_at(passing), self._stop) as draft:
             for path in passing.sources:
                 self._hold(path)
                 draft.add(path, self._where)
-                if path not in later:
+                if last[path] is passing:
                     self._let_go(path)
             digest = draft.digest()
         self._tell(passing, digest, draft.counts)
-        if self._making:
-            self._making.written.read += draft.read
-            self._making.written.written += passing.size
+        self.written.read += draft.read
+        self.written.written += passing.size
         return digest
 
     def _tell(self, passing: Passing, sha256: str, counts: Mapping[str, Counts]) -> None:
-        self.digests[passing.path] = sha256
-        if self._making:
-            self._making.written.digests[passing.path] = sha256
-            self._making.written.counts |= counts
+        self.written.digests[passing.path] = sha256
+        self.written.counts |= counts
 
     def _hold(self, path: Path) -> None:
         """Have a file of the plan on this disk, whole and verified."""

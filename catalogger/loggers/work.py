@@ -277,9 +277,7 @@ class Work:
         moved = Moved(read=logged.moved.read + sent.read, written=logged.moved.written + sent.written, sent=sent.sent)
         if self._stream:
             self._notes += self._stream.notes()
-            how, moved = "streamed", moved + Moved(fetched=self._stream.fetched)
-            if self._making:
-                moved += Moved(read=self._making.written.read, written=self._making.written.written)
+            how, moved = "streamed", moved + self._stream.moved
         else:
             how = "uploaded" if sent.sent else "copied" if sent.written >= self.layout.weight_bytes else "linked"
         return self._outcome("registered", done.version, replace(logged, moved=moved, weights=how))
@@ -307,7 +305,7 @@ class Work:
 
     def _with_sent(self, digests: Mapping[str, str]) -> Layout:
         known = {i.weights or "": digests[i.path] for i in self.layout.weights if i.path in digests}
-        return self.layout.with_digests(known | (self._stream.digests if self._stream else {}))
+        return self.layout.with_digests(known | (self._stream.written.digests if self._stream else {}))
 
     def _root(self) -> str | None:
         place = self.facts.target.place if self.facts.target else None
