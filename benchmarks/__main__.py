@@ -7,13 +7,13 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import click
 
 from benchmarks.candidates import CANDIDATES, SIZELESS, Candidate, Case, Database, Results, Usage, Workshop, workshop
+from benchmarks.moment import moment
 from benchmarks.report import BUDGETS, draw, markdown, verdicts
 
 _DATABASES: tuple[Database, ...] = ("existing", "fresh")
@@ -34,14 +34,14 @@ _PACKAGES = ("catalogger", "mlflow", "transformers", "torch", "huggingface_hub",
 def main(repeats: int, sizes: str, only: str | None, folder: Path) -> None:
     """Measure catalogger side by side with MLflow's documented way."""
     wanted = BUDGETS[only].needs if only else frozenset(CANDIDATES | SIZELESS)
-    began = _moment()
+    began = moment()
     gigabytes = sorted(float(size) for size in sizes.split(","))
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder.absolute()) as temporary:
         results = _measure(Path(temporary), gigabytes, repeats, wanted)
     lines = verdicts(results, [only] if only else list(BUDGETS))
     turns = f"{repeats} of each, in turn, each a new process; bytecode compiled, input in the page cache"
     weights = ", ".join(f"{size:g} GB: {exact:,} bytes" for size, exact in results.weights.items())
-    moments = [("began", began), ("ended", _moment()), ("runs", turns), ("weights", weights)]
+    moments = [("began", began), ("ended", moment()), ("runs", turns), ("weights", weights)]
     text = markdown(results, lines, [*_machine(folder), *moments])
     print(text)
     if only is None:
@@ -99,10 +99,6 @@ def _require_bytecode(wanted: frozenset[str]) -> None:
         spec = importlib.util.find_spec(name)
         if spec and spec.origin and not Path(importlib.util.cache_from_source(spec.origin)).exists():
             raise SystemExit(f"{name} has no bytecode and its folder cannot be written; compile it, or ratios lie.")
-
-
-def _moment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}"
 
 
 def _machine(folder: Path) -> list[tuple[str, str]]:

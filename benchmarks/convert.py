@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from importlib import metadata
 from math import prod
 from pathlib import Path
@@ -19,6 +18,7 @@ from statistics import median
 import click
 
 from benchmarks.candidates import Usage, python, run
+from benchmarks.moment import moment
 
 BUDGETS = {"merge": {"peft": 0.5, "copy": 3.0}, "cast": {"copy": 2.0}}
 _BUDGETED = 6  # GB: the budgets are for this size, where starting a process no longer counts
@@ -36,7 +36,7 @@ Commands = dict[str, Callable[[Path], list[str]]]
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path())
 def main(repeats: int, size: float, folder: Path) -> None:
     """Measure the merge of a rank-16 adapter into a bfloat16 checkpoint, and the cast of a float32 one of that size."""
-    began = _moment()
+    began = moment()
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder.absolute()) as temporary:
         place = Path(temporary)
         merged, largest = _merging(place, size, repeats)
@@ -118,17 +118,13 @@ def _environment(place: Path) -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hub"), "XDG_CACHE_HOME": str(place / "cache")}
 
 
-def _moment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}"
-
-
 def _report(size: float, repeats: int, began: str, results: list[tuple[str, Runs, int]]) -> str:
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("catalogger", "numpy", "peft", "torch", "transformers"))
     lines = [
         "# Merging and casting",
         "",
         f"{size:g} GB; medians of {repeats}, in turn in one run, each a new process, input in the page cache, bytecode",
-        f"compiled; began {began}, ended {_moment()}.",
+        f"compiled; began {began}, ended {moment()}.",
         f"{os.cpu_count()} cores; {versions}.",
         "",
         "Copy: `cp -r` of the source. PEFT: load the base, `merge_and_unload`, `save_pretrained`. Memory: the largest",

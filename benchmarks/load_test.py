@@ -11,13 +11,13 @@ import platform
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import click
 from databricks.sdk import WorkspaceClient
 
+from benchmarks.moment import moment
 from catalogger.serving.bench.figures import Step, quantile
 from catalogger.serving.bench.load_test import load_test
 from catalogger.serving.deploying import Terms, deploy
@@ -60,13 +60,13 @@ LIMIT = Case("256 streams at 250 tokens per second each", TOO_FAST, (256,), 256,
 @click.command()
 def main() -> None:
     """Measure every case and write the report."""
-    began = _moment()
+    began = moment()
     lines = [line for case in CASES for line in _against_law(case)]
     lines += [*_client(), *_limit(), *_as_asked()]
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("catalogger", "aiohttp"))
     head = [
         *("# The load test against a known law", ""),
-        f"Began {began}, ended {_moment()}. {os.cpu_count()} cores, Python {platform.python_version()}, {versions}.",
+        f"Began {began}, ended {moment()}. {os.cpu_count()} cores, Python {platform.python_version()}, {versions}.",
         "The endpoint runs in a process of its own on the same machine. Ratios are measured / law.",
     ]
     text = "\n".join([*head, *lines]) + "\n"
@@ -168,10 +168,6 @@ def _ratio(measured: float, law: float, allowed: float) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms"
-
-
-def _moment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}"
 
 
 if __name__ == "__main__":

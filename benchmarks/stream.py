@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -25,6 +24,7 @@ from fakes.s3 import S3Proxy, S3Server
 from fakes.throttle import Throttle
 
 from benchmarks.candidates import Usage, python, run
+from benchmarks.moment import moment
 from benchmarks.watching import Seen, watched
 from catalogger.testing.models import Vending
 from catalogger.testing.workspace import Workspace
@@ -176,7 +176,7 @@ def site(folder: Path) -> Iterator[Site]:
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path())
 def main(size: float, shards: int, single: float, rate: float, repeats: int, folder: Path) -> None:
     """Measure both repositories at both rates."""
-    began, results = _moment(), list[Measured]()
+    began, results = moment(), list[Measured]()
     repos = {f"org/shards-{shards}": (size, shards)} | ({"org/single": (single, 1)} if single else {})
     _require_room(folder, repos)
     with (
@@ -254,7 +254,7 @@ def _report(results: list[Measured], repeats: int, began: str) -> str:
 def _facts(repeats: int, began: str) -> list[str]:
     versions = [f"{p} {metadata.version(p)}" for p in ("catalogger", "mlflow", "boto3", "huggingface_hub")]
     return [
-        f"Medians of {repeats}, in turn in one run, each a new process; began {began}, ended {_moment()}.",
+        f"Medians of {repeats}, in turn in one run, each a new process; began {began}, ended {moment()}.",
         f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()},",
         f"{', '.join(versions)}.",
         "Servers on the same machine: the tests' Hub, versitygw for S3 behind the tests' proxy, and the loopback",
@@ -286,10 +286,6 @@ def _met(ratio: float, budget: float) -> str:
 
 def _word(met: bool) -> str:
     return "met" if met else "**not met**"
-
-
-def _moment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}"
 
 
 if __name__ == "__main__":

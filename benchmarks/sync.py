@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -22,6 +21,7 @@ from statistics import median
 import click
 
 from benchmarks.candidates import Usage, python, run
+from benchmarks.moment import moment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fakes.checkpoints import bert
@@ -61,7 +61,7 @@ class Sides:
 @click.option("--repeats", default=3, show_default=True, help="Runs of each; medians are reported.")
 def main(repeats: int) -> None:
     """Measure and write the report."""
-    began = _moment()
+    began = moment()
     with (
         tempfile.TemporaryDirectory(prefix=".benchmark-", dir=Path.cwd()) as temporary,
         _sides(Path(temporary)) as sides,
@@ -71,7 +71,7 @@ def main(repeats: int) -> None:
     head = [
         "# Many models at once",
         "",
-        f"Began {began}, ended {_moment()}. {os.cpu_count()} cores, Python {platform.python_version()}, {versions}.",
+        f"Began {began}, ended {moment()}. {os.cpu_count()} cores, Python {platform.python_version()}, {versions}.",
         "The Hub and the workspace run on the same machine, in one process. Memory is the peak of the largest process:",
         "the command's own, or one of those in which entries are looked at more closely.",
         "",
@@ -179,10 +179,6 @@ def _sides(folder: Path) -> Iterator[Sides]:
         }
         yield Sides(hub, space, place, kept | environment)
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _moment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}"
 
 
 if __name__ == "__main__":

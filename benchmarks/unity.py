@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -23,6 +22,7 @@ from typing import Any, Literal
 import click
 
 from benchmarks.candidates import Usage, python, run
+from benchmarks.moment import moment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fakes.s3 import S3Proxy, S3Server
@@ -72,7 +72,7 @@ class Side:
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path())
 def main(repeats: int, sizes: str, ways: str, folder: Path) -> None:
     """Measure each way at each size."""
-    began, results = _moment(), dict[tuple[Way, float], Measured]()
+    began, results = moment(), dict[tuple[Way, float], Measured]()
     for size in (float(s) for s in sizes.split(",")):
         with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=folder.absolute()) as temporary:
             place, source = Path(temporary) / "run", Path(temporary) / "source"
@@ -223,7 +223,7 @@ def _facts(repeats: int, began: str) -> list[str]:
     versions = [f"{p} {metadata.version(p)}" for p in ("catalogger", "mlflow", "boto3", "databricks-sdk")]
     return [
         f"Medians of {repeats}, in turn in one run, each a new process, input in the page cache;",
-        f"began {began}, ended {_moment()}.",
+        f"began {began}, ended {moment()}.",
         f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()},",
         f"{', '.join(versions)}. Servers on the same machine: versitygw for S3 behind the tests' proxy, the loopback",
         "workspace and open-source server of the tests.",
@@ -258,10 +258,6 @@ def _warm(files: list[Path]) -> None:
         with file.open("rb", buffering=0) as stream:
             while stream.read(1 << 22):
                 pass
-
-
-def _moment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}"
 
 
 if __name__ == "__main__":

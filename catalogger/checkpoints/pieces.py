@@ -20,6 +20,7 @@ from catalogger.checkpoints.hub import expected
 from catalogger.errors import DigestMismatch, DiskError, NetworkUnreachable
 from catalogger.files.arriving import Arriving
 from catalogger.files.digests import BLOCK
+from catalogger.files.place import unwritable, write_at
 from catalogger.files.rate import pace
 from catalogger.files.workers import Stopped
 
@@ -80,7 +81,7 @@ class _Coming:
         try:
             self._descriptor = os.open(target, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise _full(target, error) from error
+            raise unwritable(target, error) from error
 
     def run(self) -> tuple[str, str]:
         """The digest that the Hub goes by, and the SHA-256."""
@@ -125,13 +126,8 @@ class _Coming:
         if self._closed or self._stop.is_set():
             raise Stopped
         pace(len(block))
-        done = 0
-        try:
-            while done < len(block):
-                done += os.pwrite(self._descriptor, block[done:], at + done)
-        except OSError as error:
-            raise _full(self._target, error) from error
-        return done
+        write_at(self._descriptor, block, at, self._target)
+        return len(block)
 
     def _hash(self, start: int, end: int) -> None:
         """What has come up to `end` is in order, and may be read."""
@@ -148,12 +144,5 @@ class _Coming:
         try:
             _note(self._target).write_text(str(end))
         except OSError as error:
-            raise _full(self._target, error) from error
+            raise unwritable(self._target, error) from error
         self._arriving.reached(end)
-
-
-def _full(target: Path, error: OSError) -> DiskError:
-    return DiskError(
-        f'Cannot write "{target}": {error.strerror}.',
-        "Free some room, then run the same command again: it goes on where it stopped.",
-    )

@@ -61,6 +61,24 @@ def place(source: Path, target: Path, weights: Weights, *, ours: bool, known: bo
     return Placed("copied", size, size, digest)
 
 
+def write_at(descriptor: int, block: memoryview, at: int, path: Path) -> None:
+    """Write all of the block there, into the file at `path`, which a later run takes up.  Raises DiskError."""
+    done = 0
+    try:
+        while done < len(block):
+            done += os.pwrite(descriptor, block[done:], at + done)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> DiskError:
+    """A file cannot be written that a later run takes up."""
+    return DiskError(
+        f'Cannot write "{path}": {error.strerror}.',
+        "Free some room, then run the same command again: it goes on where it stopped.",
+    )
+
+
 def same_file_system(one: Path, other: Path) -> bool:
     """Whether hard links between the folders, or their nearest parents that exist, can be made."""
     return existing(one).stat().st_dev == existing(other).stat().st_dev

@@ -18,7 +18,7 @@ from typing import Any
 
 from catalogger.checkpoints import Checkpoint, File, fetch
 from catalogger.checkpoints.changing.adapter import CONFIG, named
-from catalogger.checkpoints.changing.change import Change
+from catalogger.checkpoints.changing.change import Change, Wish, open_change
 from catalogger.checkpoints.changing.writing import Written, write_weights
 from catalogger.checkpoints.facts import Ingredient, Made
 from catalogger.checkpoints.headers import read_shard
@@ -197,6 +197,22 @@ def going_on(folder: Path, stays: str, is_worth_it: Callable[[], bool]) -> Itera
             error.fix = f"{error.fix}\n{stays}".strip()
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def opened(
+    asked: str, wish: Wish, *, allow_pickle: bool, pickled: Callable[[Change], Change]
+) -> tuple[Checkpoint, Change | None]:
+    """The checkpoint as it will be logged, and how it is changed before, where it is.  What is only known when it is
+    here goes through `pickled` first.
+
+    Raises what `open_change` and the plan of the change raise.
+    """
+    change = open_change(asked, wish, allow_pickle=allow_pickle)
+    if wish.empty and change.adapter is None:
+        return change.source, None
+    if not change.is_known:
+        change = pickled(change)
+    return planned(change), change
 
 
 def unknown_yet(asked: str, fix: str) -> UsageError:

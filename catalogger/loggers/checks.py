@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogger.checkpoints import Checkpoint, LoggedModel
-from catalogger.checkpoints.changing.change import Change, Wish, open_change
+from catalogger.checkpoints import LoggedModel
+from catalogger.checkpoints.changing.change import Change, Wish
 from catalogger.checkpoints.normalizing.normalizing import normalized
 from catalogger.errors import CataloggerError, NameInvalid, ProofFailed
 from catalogger.lines import as_block
-from catalogger.loggers.changing import Making, planned, unknown_yet
+from catalogger.loggers.changing import Making, opened, unknown_yet
 from catalogger.loggers.glance import newest_tags
 from catalogger.loggers.located import located
 from catalogger.loggers.mlflow_registry import MlflowRegistry
@@ -94,11 +94,17 @@ def check(
     asked = given if given is not None else named.published()
     wanted = name if name is not None else default_name(Path(recipe).stem)
     told.say(f"Reading {asked}")
-    opened, change = _opened(asked, wish, told, allow_pickle=allow_pickle)
+
+    def refused(_: Change) -> Change:
+        raise unknown_yet(asked, "Fetch the repository, and give its folder as the source.")
+
+    found, change = opened(asked, wish, allow_pickle=allow_pickle, pickled=refused)
+    for sentence in change.plan.said if change else ():
+        told.say(sentence)
     here, target = environment(), environment_of(written_for) if written_for else None
     facts = Facts(
         target or here,
-        normalized(opened, normalize, told),
+        normalized(found, normalize, told),
         named.recipe,
         target=_target(wanted, tracking_uri, registry_uri),
         remote_code_consent=trust_remote_code,
@@ -153,19 +159,6 @@ def lint(
             return Checked(str(model), report)
         with _findings_told(report, told), findings_kept(report):
             return Checked(str(model), report, _answer(logged, folder, trust_remote_code, told))
-
-
-def _opened(asked: str, wish: Wish, progress: Progress, *, allow_pickle: bool) -> tuple[Checkpoint, Change | None]:
-    """The checkpoint as it would be logged, and how it would be changed before, where it would."""
-    change = open_change(asked, wish, allow_pickle=allow_pickle)
-    if wish.empty and change.adapter is None:
-        return change.source, None
-    if not change.is_known:
-        raise unknown_yet(asked, "Fetch the repository, and give its folder as the source.")
-    checkpoint = planned(change)
-    for sentence in change.plan.said:
-        progress.say(sentence)
-    return checkpoint, change
 
 
 def _proof(request: Request, facts: Facts, report: Report, change: Change | None) -> Proof:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from catalogger.checkpoints import Checkpoint, fetch, save_objects
-from catalogger.checkpoints.changing.change import Change, Wish, open_change
+from catalogger.checkpoints.changing.change import Change, Wish
 from catalogger.checkpoints.normalizing.normalizing import normalized
 from catalogger.errors import UsageError, human
 from catalogger.files.digests import DigestMemory
 from catalogger.files.place import Weights, existing
 from catalogger.files.temporary import temporary
-from catalogger.loggers.changing import Making, planned, unknown_yet
+from catalogger.loggers.changing import Making, opened, unknown_yet
 from catalogger.loggers.glance import artifacts_to_be
 from catalogger.loggers.outcome import Outcome
 from catalogger.loggers.registries import Upload, look
@@ -110,8 +110,8 @@ def log_model(
     require_supported(request)
     _require_streamable(request)
     wish = Wish.of(adapter, base, checkpoint, dtype, max_shard_size)
-    with _opened(request, source, wish, model, tokenizer) as (opened, change):
-        wanted = normalized(opened, request.normalize, request.progress)
+    with _opened(request, source, wish, model, tokenizer) as (found, change):
+        wanted = normalized(found, request.normalize, request.progress)
         outcome = _checked(request, wanted, change, dry_run=dry_run)
     return replace(outcome, seconds=time.monotonic() - began)
 
@@ -136,16 +136,14 @@ def _opened(
     given, wish = wish.sourced(source)
     asked = given if given is not None else request.recipe.published()
     request.progress.say(f"Reading {asked}")
-    change = open_change(asked, wish, allow_pickle=request.allow_pickle)
-    if wish.empty and change.adapter is None:
-        yield change.source, None
-        return
-    if not change.is_known and request.stream:
-        raise unknown_yet(asked, "Leave --stream out.")
-    if not change.is_known:
+
+    def fetched(change: Change) -> Change:
+        if request.stream:
+            raise unknown_yet(asked, "Leave --stream out.")
         request.progress.say(f"Fetching {human(change.source.weight_bytes)}, as pickled files are known only when here")
-        change = change.of(fetch(change.source, request.memory))
-    yield planned(change), change
+        return change.of(fetch(change.source, request.memory))
+
+    yield opened(asked, wish, allow_pickle=request.allow_pickle, pickled=fetched)
 
 
 def _checked(request: Request, checkpoint: Checkpoint, change: Change | None, *, dry_run: bool) -> Outcome:

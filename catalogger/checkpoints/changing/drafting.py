@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from catalogger.checkpoints.changing.floats import Counts
 from catalogger.checkpoints.changing.outputs import Output, counted
 from catalogger.checkpoints.changing.plan import PlannedShard
 from catalogger.checkpoints.changing.stored import Reader
-from catalogger.errors import DiskError
 from catalogger.files.digests import sha256_file
+from catalogger.files.place import unwritable, write_at
 
 Where = Callable[[Path], Path]
 """Where a file of the plan is on this machine."""
@@ -31,7 +30,7 @@ class Draft:
         try:
             self._file = self._path.open("wb", buffering=0)
         except OSError as error:
-            raise self._full(error) from error
+            raise unwritable(self._path, error) from error
         self._write(memoryview(self._shard.header), 0)
         return self
 
@@ -67,16 +66,7 @@ class Draft:
             self.read += count
 
     def _write(self, block: memoryview, at: int) -> None:
-        done = 0
-        try:
-            while done < len(block):
-                done += os.pwrite(self._file.fileno(), block[done:], at + done)
-        except OSError as error:
-            raise self._full(error) from error
-
-    def _full(self, error: OSError) -> DiskError:
-        fix = "Free some room, then run the same command again: it goes on from there."
-        return DiskError(f'Cannot write "{self._path}": {error.strerror}.', fix)
+        write_at(self._file.fileno(), block, at, self._path)
 
 
 def _located(output: Output, where: Where) -> Output:
